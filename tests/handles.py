@@ -25,3 +25,4 @@ class InPython(LocMemCache):
     """Local memory without its compiled methods."""
 
     get, aget, get_or_set, aget_or_set, set = map(_in_python, ("get", "aget", "get_or_set", "aget_or_set", "set"))
+    _get_together = _in_python("_get_together")

@@ -22,8 +22,8 @@ def cache(tmp_path: Path) -> Any:
 
 def both(cache: Any, first: str = "a", second: str = "b") -> Any:
     keys = cache._storage_key(first, None), cache._storage_key(second, None)
-    found = cache._get_both(*keys)
-    assert found == StorageHooks._get_both(cache, *keys)
+    found = cache._get_together(keys)
+    assert found == StorageHooks._get_together(cache, keys)
     return found
 
 
@@ -41,7 +41,7 @@ def test_a_pair_is_kept_from_its_second_read_on(cache: Any) -> None:
     keys = cache._storage_key("a", None), cache._storage_key("b", None)
     read = []
     for _ in range(4):
-        read.append(cache._get_both(*keys))
+        read.append(cache._get_together(keys))
         hits.append(sum(slots.hits))
     assert hits == [0, 2, 2 * MOST_HITS, 2 * MOST_HITS, 2 * MOST_HITS]
     assert read == [("text", b"bytes")] * 4
@@ -82,14 +82,14 @@ def test_an_entry_that_expires_is_not_kept_longer(tmp_path: Path) -> None:
 def test_only_short_texts_and_bytes_are_kept(cache: Any) -> None:
     """Nobody can change them, and their number is bounded."""
     cache.set("list", [1])
-    cache.set("large", bytes(transactions._LARGEST_PAIR))
+    cache.set("large", bytes(transactions._LARGEST_TOGETHER))
     for second in ("list", "large", "absent"):
         both(cache, "a", second)
-    assert not cache._engine.open_turns.pairs
+    assert not cache._engine.open_turns.together
     cache.set_many({f"k{number}": b"" for number in range(200)}, timeout=None)
     for number in range(200):
         both(cache, "a", f"k{number}")
-    assert 0 < len(cache._engine.open_turns.pairs) <= transactions._PAIRS
+    assert 0 < len(cache._engine.open_turns.together) <= transactions._TOGETHER
 
 
 def test_handles_with_other_secrets_do_not_share_a_pair(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from storeroom.backends.tiered import TieredCache
 from storeroom.exceptions import InvalidCacheKey, StoreroomError
 from storeroom.functions.cached_function import Options
 from storeroom.keys import TAG_PREFIX, default_key_func
+from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING
 from storeroom.testing import FakeClock
 from storeroom.testing.isolation import engines_of_its_own
@@ -154,6 +155,35 @@ def test_they_do_as_those_in_python(kinds, params):
             assert done(one, name, positional, named) == expected, (name, positional, named)
             assert left_by(one) == left_by(other), (name, positional, named)
             clock.advance(chance.choice([0, 0, 0.5]))
+
+
+def test_entries_are_read_together_as_one_by_one(monkeypatch):
+    """Objects, envelopes, pickles, leases, what is over, what is absent and what is no key; a rank for each."""
+    chance, keys = random.Random(1), [f":1:{name}" for name in "abcd"]
+    with engines_of_its_own(), FakeClock() as clock:
+        one, other = LocMemCache("together", {}), InPython("alone", {})
+        before: Any = ((), ())
+        for _ in range(600):
+            until = timeouts.now() + chance.choice([1, 300])
+            envelope = Envelope(b"bytes", until, 5.0, 0.0, (), chance.choice([0.0, until]), chance.choice([1, 2]))
+            value, key = chance.choice(["text", b"bytes", [1], None, envelope]), chance.choice(keys)
+            for cache in (one, other) if chance.random() < 0.5 else ():
+                _ = cache._delete(key) if value is None else cache._set(key, value, until)
+            asked = tuple(chance.sample(keys, chance.choice([0, 1, 2, 3])))
+            before = [cache._get_together(asked, each) for cache, each in zip((one, other), before, strict=True)]
+            assert list(map(type, before[0])) == list(map(type, before[1]))
+            assert [*map(as_told, before[0])] == [*map(as_told, before[1])]
+            again = [cache._get_together(asked, each) for cache, each in zip((one, other), before, strict=True)]
+            assert (again[0] is before[0]) == (again[1] is before[1])
+            assert left_by(one) == left_by(other)
+            clock.advance(chance.choice([0, 0, 0.5]))
+        monkeypatch.setattr(one, "_get", lambda _: "replaced")
+        assert one._get_together((keys[0],)) == ("replaced",)
+
+
+def as_told(value: Any) -> Any:
+    """Return a value, or all that an envelope says."""
+    return value.__reduce__()[1] if type(value) is Envelope else value
 
 
 class Unreadable:
@@ -525,6 +555,16 @@ WAYS = {
         break_near(tiered_before(cache)),
         tiered_before(cache).get("pickled"),
     ],
+    "together": lambda cache, key, value: cache._get_together((f":1:{key}", ":1:envelope")),
+    "together as before": lambda cache, key, value: [
+        found := cache._get_together((f":1:{key}", ":1:envelope")),
+        cache._get_together((f":1:{key}", ":1:envelope"), found),
+        cache._get_together((f":1:{key}",), (value[::-1],)),
+    ],
+    "together by Python": lambda cache, key, value: cache._get_together((f":1:{key}", ":1:pickled", key), (value,) * 3),
+    "together and wrong": lambda cache, key, value: [
+        done(cache, "_get_together", wrong, {}) for wrong in ([], [key], [(key, [])], [(key,), value], [(), ()])
+    ],
     "a bound method": lambda cache, key, value: (cache.get.__name__, cache.set.__doc__, repr(cache.get_or_set)),
 }
 
@@ -540,6 +580,7 @@ def test_no_way_loses_an_object_or_a_reference(cache, way):
         cache.set(name, kept, tags=[key, name])
     cache.invalidate_tags("untagged")
     cache._tags.entries[f"{TAG_PREFIX}:0:odd"].value = "no version"
+    cache._set(":1:envelope", Envelope(b"value", timeouts.now() + 300), timeouts.now() + 300)
     cache._bounded.entries[":1:broken"].encoded = b"no pickle"
     cache.set(key, value)
     held = [

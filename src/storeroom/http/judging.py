@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from storeroom.http.fields import directives, entity_tags, http_date, seconds
 from storeroom.http.policy import Policy
 from storeroom.http.records import Record
-from storeroom.http.requests import Request, has_credentials, strange_cookies
+from storeroom.http.requests import Request, are_strange, has_credentials
 
 __all__ = ["Kind", "Verdict", "cut", "is_unmodified", "judge"]
 
@@ -63,7 +63,7 @@ def judge(record: Record, request: Request, now: float, policy: Policy) -> Verdi
     if record.is_implicit:  # it may be another page for them, though it does not say so
         if has_credentials(request):
             return _AUTHORIZED
-        if strange_cookies(request, policy):
+        if are_strange(found.get(b"cookie"), policy):
             return _STRANGE
     is_part = b"range" in found and request.method == "GET"
     if is_part and not policy.serves_ranges:

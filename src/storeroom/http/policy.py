@@ -100,12 +100,22 @@ class Policy:
         return _pattern((*self.ignored_cookies, *self.declared_cookies))
 
     @cached_property
+    def allows_cookies(self) -> re.Pattern[bytes]:
+        """Whole headers of such cookies and named ones alone; in the usual form, in which no value hides another."""
+        named = (name for name in self.vary_on_cookies or () if "*" not in name)
+        names = [*self.ignored_cookies, *self.declared_cookies, *named]
+        usual = tuple(name for name in names if name and not re.search(r'[=;\s,"]', name))
+        # It gives back nothing that it has taken: its time is that of the length.
+        return _pattern(usual, r'[^=;\s,"]*', r'(?>(?:%s)=[^;\s,"]*(?:; ?|\Z))*+')
+
+    @cached_property
     def ignores_parameter(self) -> re.Pattern[bytes]:
         """Names of parameters that no page differs by."""
         return _pattern(self.ignored_parameters)
 
 
-def _pattern(names: tuple[str, ...]) -> re.Pattern[bytes]:
+def _pattern(names: tuple[str, ...], ending: str = ".*", around: str = "%s") -> re.Pattern[bytes]:
     """Return a pattern for whole names, in which a star at the end stands for any ending."""
-    forms = [re.escape(name.rstrip("*")) + (".*" if name.endswith("*") else "") for name in names]
-    return re.compile("|".join(f"(?:{form})" for form in forms).encode("latin-1") if forms else rb"(?!)", re.DOTALL)
+    forms = [re.escape(name.rstrip("*")) + (ending if name.endswith("*") else "") for name in names]
+    form = "|".join(f"(?:{form})" for form in forms) or "(?!)"
+    return re.compile((around % form).encode("latin-1"), re.DOTALL)

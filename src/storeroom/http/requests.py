@@ -10,8 +10,8 @@ from storeroom.http.fields import cookies
 from storeroom.http.policy import Policy
 
 __all__ = [
-    "LOOKED_AT", "REMOTE_USER", "Request", "bypass", "cloaked_cookies", "counted_query", "forwarded", "has_credentials",
-    "key", "strange_cookies", "variant",
+    "FORWARDED", "LOOKED_AT", "REMOTE_USER", "Request", "are_strange", "bypass", "cloaked_cookies", "counted_query",
+    "counted_text", "forwarded", "has_credentials", "key", "variant",
 ]  # fmt: skip
 
 _HOST: Final = re.compile(rb"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
@@ -22,7 +22,7 @@ _OVERRIDES: Final = (
 )  # fmt: skip
 """Headers by which some applications take a request for another one than it is."""
 
-_FORWARDED: Final = (
+FORWARDED: Final = (
     b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-protocol", b"x-forwarded-scheme", b"x-forwarded-port",
     b"x-forwarded-prefix", b"x-forwarded-path", b"x-forwarded-uri", b"x-forwarded-ssl", b"x-forwarded-server",
     b"forwarded", b"front-end-https", b"x-host", b"x-http-host-override", b"x-original-host", b"x-original-uri",
@@ -55,7 +55,7 @@ _FOR: Final = re.compile(rb"(?i:\b(?:for|by)=[^;,]*)[;,]?")
 """The parts of Forwarded that tell the client, and not the address that it asked for (RFC 7239 §5)."""
 
 LOOKED_AT: Final = frozenset({
-    *_OVERRIDES, *_FORWARDED, *_CREDENTIALS, b"cache-control", b"content-length", b"cookie", b"expect",
+    *_OVERRIDES, *FORWARDED, *_CREDENTIALS, b"cache-control", b"content-length", b"cookie", b"expect",
     b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since", b"range",
     b"transfer-encoding", b"upgrade",
 })  # fmt: skip
@@ -151,7 +151,7 @@ def forwarded(request: Request) -> tuple[bytes, ...]:
     """Return the headers that an answer differs by wherever they are sent, also if it does not say so."""
     if request.is_plain:
         return ()
-    return tuple(name for name in _FORWARDED if name in request.headers)
+    return tuple(name for name in FORWARDED if name in request.headers)
 
 
 def _netstring(value: bytes | None) -> str:
@@ -168,7 +168,7 @@ def variant(request: Request, names: tuple[bytes, ...], policy: Policy) -> str:
     for name in names:
         value = request.headers.get(name)
         if name == b"cookie" and value is not None:
-            value = b"; ".join(b"%b=%b" % pair for pair in counted_cookies(value, policy)) or None
+            value = counted_text(value, policy)
         elif name == b"forwarded" and value is not None:
             value = _FOR.sub(b"", value)
         elif name in _LISTS and value is not None:
@@ -177,21 +177,22 @@ def variant(request: Request, names: tuple[bytes, ...], policy: Policy) -> str:
     return ",".join(values)
 
 
-def counted_cookies(value: bytes, policy: Policy) -> list[tuple[bytes, bytes]]:
-    """Return the cookies that a page may differ by, sorted by name; those of one name in their order."""
+def counted_text(value: bytes, policy: Policy) -> bytes | None:
+    """Return the cookies that a page may differ by, sorted by name, those of one name in their order; None if none."""
     named = policy.cookie_names
+    if named is not None and not any(name in value for name in named):
+        return None  # as the rest would find out
     counted = (
         pair
         for pair in cookies(value)
         if (not _ignores(pair, policy) if named is None else (pair[0] or pair[1]) in named)
     )
-    return sorted(counted, key=lambda pair: pair[0])
+    return b"; ".join(b"%b=%b" % pair for pair in sorted(counted, key=lambda pair: pair[0])) or None
 
 
-def strange_cookies(request: Request, policy: Policy) -> bool:
-    """Tell whether a request has cookies that nobody has said anything about."""
-    value = request.headers.get(b"cookie")
-    if value is None:
+def are_strange(value: bytes | None, policy: Policy) -> bool:
+    """Tell whether a request has cookies that nobody has said anything about, by its header."""
+    if value is None or policy.allows_cookies.fullmatch(value):
         return False
     named = policy.cookie_names or frozenset()
     return any(pair[0] not in named and not _is_alone(pair, policy.allows_cookie) for pair in cookies(value))

@@ -12,7 +12,7 @@ from typing import Final
 from storeroom.http.fields import Headers, date_of, directives, http_date, joined, names, seconds, surrogate, targeted
 from storeroom.http.policy import CSRF_HEADERS, CSRF_SIGNS, Policy
 from storeroom.http.records import Record
-from storeroom.http.requests import Request, cloaked_cookies, has_credentials, strange_cookies
+from storeroom.http.requests import Request, are_strange, cloaked_cookies, has_credentials
 
 __all__ = ["Lifetimes", "Refusal", "control", "freshened", "made", "storable", "unfit"]
 
@@ -116,7 +116,7 @@ def storable(request: Request, status: int, headers: Headers, policy: Policy, no
     if lifetime is None:
         if policy.timeout is None or status not in IMPLICIT_STATUSES:
             return Refusal.NO_LIFETIME
-        if strange_cookies(request, policy):
+        if are_strange(request.headers.get(b"cookie"), policy):
             return Refusal.COOKIE
         lifetime, is_implicit = policy.timeout, True
     return _lifetimes(headers, found, policy, lifetime, now, is_implicit=is_implicit)

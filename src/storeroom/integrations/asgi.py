@@ -51,7 +51,7 @@ def headers_of(scope: Scope) -> tuple[dict[bytes, bytes], bool]:
     extensions = scope.get("extensions")
     if ("user" in scope or "session" in scope or (extensions and "tls" in extensions)) and _knows(scope):
         found[REMOTE_USER] = b"scope"
-    return found, found.keys().isdisjoint(LOOKED_AT)
+    return found, LOOKED_AT.isdisjoint(found)
 
 
 def request_of(scope: Scope, found: dict[bytes, bytes], *, is_plain: bool) -> Request:
@@ -100,12 +100,11 @@ class PageCache(Pages):
             return
         given, is_plain = headers_of(scope)
         name, path = None, scope.get("raw_path") or scope["path"]
-        if is_plain and scope["method"] == "GET":
+        if scope["method"] == "GET":
             name = scope.get("scheme"), given.get(b"host"), path, scope["query_string"]
-            hit = self._hits.again(name, self.cache)
+            hit = self._hits.again(name, given, self.cache, is_plain)
             if hit is not None:
                 record, headers, body = hit
-                headers = headers + self.added(record)  # a list of this request's own
                 await send({"type": "http.response.start", "status": record.status, "headers": headers})
                 await send({"type": "http.response.body", "body": body})
                 return
@@ -120,7 +119,7 @@ class PageCache(Pages):
             await self._otherwise(scope, receive, send, task, found)
             return
         if name is not None and found is not None:
-            self._hits.keep(name, task, found, answer.record.headers)
+            self._hits.keep(name, given, task, found, answer)
         await self._answer(send, request, answer)
 
     def foreseen(self, scope: Scope) -> tuple[Mapping[str, Any] | None, Iterable[str]]:

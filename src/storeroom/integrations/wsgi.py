@@ -50,9 +50,9 @@ _TOLD: Final = (REMOTE_USER, b"authorization")
 """Variables by which a server tells who has logged in to it, and headers that it may keep for itself."""
 
 # Some servers name the length always.
-_LOOKED_AT: Final = frozenset([*map(variable, LOOKED_AT), *_IDENTITIES]) - {"CONTENT_LENGTH"}
-_NAMING: Final = ("wsgi.url_scheme", "HTTP_HOST", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING")
-"""Variables that the key of a page is made of."""
+VARIABLES: Final = frozenset([*map(variable, LOOKED_AT), *_IDENTITIES]) - {"CONTENT_LENGTH"}
+_NAMING: Final = ("wsgi.url_scheme", "HTTP_HOST", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "CONTENT_LENGTH")
+"""Variables that the key of a page is made of; no request with content has one."""
 
 
 class EnvironHeaders(Mapping[bytes, bytes]):
@@ -88,7 +88,7 @@ def _quoted(path: str) -> str:
 
 def is_plain(environ: Environ) -> bool:
     """Tell whether a request has none of the headers that decide about the answer: see LOOKED_AT."""
-    return environ.keys().isdisjoint(_LOOKED_AT) and environ.get("CONTENT_LENGTH") in (None, "", "0")
+    return VARIABLES.isdisjoint(environ) and environ.get("CONTENT_LENGTH") in (None, "", "0")
 
 
 def request_of(environ: Environ, *, is_plain: bool) -> Request:
@@ -105,6 +105,10 @@ def _line(status: int) -> str:
     return f"{status} {responses.get(status, 'Unknown')}"
 
 
+def _texts(headers: Headers) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+
+
 class PageCache(Pages):
     """Answers requests by stored pages, and lets the wrapped application make the others.
 
@@ -117,6 +121,8 @@ class PageCache(Pages):
         ConfigurationError: an option is unknown, or its value means nothing.
     """
 
+    _spelling = VARIABLES, variable, _texts
+
     def __init__(self, app: App, cache: Any = "default", **options: Any) -> None:
         super().__init__(cache, **options)
         self.app = app
@@ -124,12 +130,12 @@ class PageCache(Pages):
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request."""
         plain, name = is_plain(environ), None
-        if plain and environ["REQUEST_METHOD"] == "GET":
+        if environ["REQUEST_METHOD"] == "GET":
             name = tuple(map(environ.get, _NAMING))
-            hit = self._hits.again(name, self.cache)
+            hit = self._hits.again(name, environ, self.cache, plain)
             if hit is not None:
                 record, headers, body = hit
-                start_response(_line(record.status), headers + _texts(self.added(record)))
+                start_response(_line(record.status), headers)
                 return [body]
         request = request_of(environ, is_plain=plain)
         task = self.task(request)
@@ -140,7 +146,7 @@ class PageCache(Pages):
         if answer is None:
             return self._otherwise(environ, start_response, task, found)
         if name is not None and found is not None:
-            self._hits.keep(name, task, found, _texts(answer.record.headers))
+            self._hits.keep(name, environ, task, found, answer)
         return self._answer(start_response, request, answer)
 
     def foreseen(self, environ: Environ) -> tuple[Mapping[str, Any] | None, Iterable[str]]:
@@ -200,10 +206,6 @@ class PageCache(Pages):
 
         is_seen = reason == "method" or self.status_name is not None
         return self.app(environ, sees if is_seen else start_response)
-
-
-def _texts(headers: Headers) -> list[tuple[str, str]]:
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
 def _bytes(headers: Iterable[tuple[str, str]]) -> Headers:

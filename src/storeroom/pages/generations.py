@@ -33,12 +33,13 @@ class Generations:
 
     Attributes:
         current: the stamp of a page that is begun now: the list's name, and the latest number.
+        text: the entry.
     """
 
-    __slots__ = ("_floor", "_latest", "_name", "_patterns", "current")
+    __slots__ = ("_floor", "_latest", "_name", "_patterns", "current", "text")
 
-    def __init__(self, name: int, latest: int, floor: int, patterns: dict[str, int]) -> None:
-        self._name, self._latest, self._floor, self._patterns = name, latest, floor, patterns
+    def __init__(self, name: int, latest: int, floor: int, patterns: dict[str, int], text: str = "") -> None:
+        self.text, self._name, self._latest, self._floor, self._patterns = text, name, latest, floor, patterns
         self.current = (name << _NUMBER_BITS) + latest
 
     def allows(self, stamp: int, url: str) -> bool:
@@ -92,7 +93,7 @@ def read(text: str) -> Generations | None:
         patterns = {pattern: int(number, 16) for number, _, pattern in (line.partition(" ") for line in lines)}
     except ValueError:
         return None
-    return Generations(name, latest, floor, patterns)
+    return Generations(name, latest, floor, patterns, text)
 
 
 def begin(hooks: StorageHooks, storage_key: str) -> Steps[Generations | None]:

@@ -5,23 +5,10 @@ Where the storage is in this machine a hit is two or three reads; elsewhere one 
 
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
-from weakref import ref
 
-from storeroom import timeouts
 from storeroom.exceptions import StorageError
-from storeroom.http import (
-    PASS,
-    RECORD,
-    VARIES,
-    Record,
-    Request,
-    Varies,
-    forwarded,
-    generation_of,
-    read_varies,
-    unpack,
-    variant,
-)
+from storeroom.http.records import PASS, RECORD, VARIES, Record, Varies, generation_of, read_varies, unpack
+from storeroom.http.requests import Request, forwarded, variant
 from storeroom.pages import generations
 from storeroom.pages.generations import Generations
 from storeroom.pages.options import Plan
@@ -32,8 +19,7 @@ from storeroom.storage.inline import WouldWaitError
 from storeroom.storage.steps import Steps
 
 __all__ = [
-    "GENERATIONS", "PAGE", "PART", "Companions", "Found", "Hits", "Task", "inline", "judged", "looking",
-    "looking_again",
+    "GENERATIONS", "PAGE", "PART", "Companions", "Found", "Task", "inline", "judged", "looking", "looking_again",
 ]  # fmt: skip
 
 PAGE: Final = "page:"
@@ -45,9 +31,6 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 Companions = dict[str, tuple[Any, tuple[str, ...]]]
 
 MOST_COMPANIONS: Final = 10_000
-MOST_HITS: Final = 256
-LARGEST_HIT: Final = 2**16
-"""Hits that are kept, and the bytes of an entry: 16 MiB of those, and of bodies, at most. Large ones gain little."""
 
 
 class Task:
@@ -122,9 +105,9 @@ def inline(task: Task) -> Found | None:
     if not task.hooks.async_inline:
         return None
     try:
-        written, entry = task.hooks._get_both(task.generations_key, task.storage_key)
+        written, entry = task.hooks._get_together((task.generations_key, task.storage_key))
         known = generations.read(written) if type(written) is str else None
-        if known is None or (type(entry) is Envelope and entry.leased_until):
+        if known is None:
             return None
         if type(entry) is bytes and entry[:2] == VARIES:
             return _of_variant(task, known, entry)
@@ -133,7 +116,7 @@ def inline(task: Task) -> Found | None:
         return None
 
 
-def _of_variant(task: Task, known: Generations, entry: bytes) -> Found:
+def _of_variant(task: Task, known: Generations, entry: bytes) -> Found | None:
     marker = read_varies(entry)
     lacking = _lacking(task, known, marker, entry)
     if lacking is not None:
@@ -142,8 +125,10 @@ def _of_variant(task: Task, known: Generations, entry: bytes) -> Found:
     return _current(task, storage_key, known, task.hooks._get(storage_key), entry)
 
 
-def _current(task: Task, storage_key: str, known: Generations, entry: Any, marker: Any) -> Found:
-    """Return the page of an entry that was read; the versions of its tags are to be had at once."""
+def _current(task: Task, storage_key: str, known: Generations, entry: Any, marker: Any) -> Found | None:
+    """Return the page of an entry that was read; the versions of its tags are to be had at once. None if it is made."""
+    if type(entry) is Envelope and entry.leased_until:
+        return None
     if type(entry) is Envelope and entry.tags:
         get = task.hooks._get
         if not tags.agree(entry, {key: get(key) for key, _ in entry.tags}):
@@ -181,43 +166,6 @@ def judged(task: Task, storage_key: str, known: Generations, entry: Any, marker:
         else:
             return Found(record, body, entry, storage_key, marker, known)
     return Found(None, b"", entry, storage_key, marker, known, reason)
-
-
-class Hits(dict[Any, tuple[Any, ...]]):
-    """The last hit of each of the latest plain GETs, by the parts that the key of its page is made of.
-
-    The next one has its headers and bytes, if the storage, which is asked each time, has the very entry that has
-    answered, and the list of generations allows it.
-    """
-
-    def again(self, name: Any, cache: Any) -> tuple[Record, list[Any], bytes] | None:
-        """Return the record, its headers as the door sends them, and the body, if the page is found, fresh and live."""
-        if (hit := self.get(name)) is None:
-            return None
-        source, head, keys, record, headers, found = hit
-        if source() is not cache or head is not cache._head or cache._overlay is not None:
-            return None
-        try:
-            written, entry = cache._get_both(*keys)
-        except (StorageError, WouldWaitError):
-            return None
-        known = generations.read(written) if type(written) is str and type(entry) is bytes else None
-        is_live = known is not None and known.current == record.stamp and entry == found.entry
-        if is_live and timeouts.now() < record.fresh_until:
-            cache._counters.hits += 1
-            return record, headers, found.body
-        self.pop(name, None)
-        return None
-
-    def keep(self, name: Any, task: Task, found: Found, headers: list[Any]) -> None:
-        """Keep a hit, unless its page differs by headers, has conditions, may be made anew early, or is compressed."""
-        cache, record, entry, keys = task.cache, found.record, found.entry, (task.generations_key, task.storage_key)
-        is_plain = type(entry) is bytes and len(entry) <= LARGEST_HIT and found.marker is MISSING
-        is_own = task.hooks is cache and cache._head is not None
-        if is_plain and is_own and record is not None and not record.coding and not task.plan.early:
-            if len(self) >= MOST_HITS:
-                self.clear()
-            self[name] = ref(cache), cache._head, keys, record, headers, found
 
 
 def looking(task: Task) -> Steps[Found | None]:

@@ -10,24 +10,11 @@ from typing import Any, Final, NamedTuple
 
 from storeroom import timeouts
 from storeroom.exceptions import StoreroomError
-from storeroom.http import (
-    Headers,
-    Lifetimes,
-    Record,
-    Refusal,
-    Request,
-    counted_query,
-    forwarded,
-    freshened,
-    is_unmodified,
-    made,
-    pack,
-    pass_by,
-    read_varies,
-    storable,
-    unfit,
-    varies,
-)  # fmt: skip
+from storeroom.http.fields import Headers
+from storeroom.http.judging import is_unmodified
+from storeroom.http.records import Record, pack, pass_by, read_varies, varies
+from storeroom.http.requests import Request, counted_query, forwarded
+from storeroom.http.storing import Lifetimes, Refusal, freshened, made, storable, unfit
 from storeroom.pages.codings import IDENTITY, compressed, readable, shown
 from storeroom.pages.looking import Found, Task
 from storeroom.storage import tags, unstored
@@ -97,9 +84,7 @@ class Making:
         self.task, self.found = task, found
         self.hooks, self.plan, self.request = task.hooks, task.plan, task.request
         asked = task.request  # a page is made by GET, for HEAD, too
-        self._get = Request(
-            "GET", asked.scheme, asked.host, asked.path, asked.query, asked.headers, asked.is_plain
-        )  # fmt: skip
+        self._get = Request("GET", asked.scheme, asked.host, asked.path, asked.query, asked.headers, asked.is_plain)
         self.page: tuple[Record, bytes] | None = None
         self.refusal: Refusal | None = None
         self.is_begun = self.is_through = self.was_stored = False

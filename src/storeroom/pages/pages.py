@@ -11,9 +11,11 @@ from storeroom.computing.decision import draw
 from storeroom.exceptions import ConfigurationError, StorageError
 from storeroom.http import Headers, Kind, Record, Request, Verdict, bypass, cache_status, changed, cut, judge, key
 from storeroom.http.fields import directives
+from storeroom.http.requests import LOOKED_AT
 from storeroom.pages import codings, generations, looking, single_flight
 from storeroom.pages.codings import shown
-from storeroom.pages.looking import GENERATIONS, PAGE, PART, Companions, Found, Hits, Task
+from storeroom.pages.hits import Hits
+from storeroom.pages.looking import GENERATIONS, PAGE, PART, Companions, Found, Task
 from storeroom.pages.making import Answer, Making
 from storeroom.pages.options import Plans
 from storeroom.registry import caches
@@ -63,6 +65,9 @@ class Pages:
     """
 
     _caches: Any = caches
+    _spelling: Any = (LOOKED_AT, bytes, list)
+    """A door's form of requests and answers: the names of all that decides about an answer, whatever the page differs
+    by; functions that return the name of a header, and the headers of an answer."""
 
     def __init__(
         self, cache: Any = "default", *, hosts: Iterable[str] | None = None,
@@ -77,7 +82,7 @@ class Pages:
         self._plans = Plans(options, rules or {})
         self._refreshing = set[str]()
         self._companions: Companions = {}
-        self._hits = Hits()
+        self._hits = Hits(self._spelling, self.added, are_steady=cache_status is None)
 
     @property
     def cache(self) -> Any:

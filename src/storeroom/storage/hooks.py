@@ -12,6 +12,7 @@ incr, touch, rename, compare-delete and compare-set are atomic among all that sh
 
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from importlib import import_module
+from operator import is_
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Final, NamedTuple, ParamSpec, TypeVar, final
 
 from storeroom.exceptions import NotSupportedError
@@ -214,9 +215,10 @@ class StorageHooks:
         """Return the value, or MISSING."""
         return self._get_many([storage_key]).get(storage_key, MISSING)
 
-    def _get_both(self, first: str, second: str) -> tuple[Any, Any]:
-        """Return the values of two keys, each as _get() does; where nothing has changed, perhaps the same objects."""
-        return self._get(first), self._get(second)
+    def _get_together(self, storage_keys: tuple[str, ...], before: tuple[Any, ...] = ()) -> tuple[Any, ...]:
+        """Return the values of keys, each as _get() does; perhaps `before` itself, if they are its very objects."""
+        found = tuple(map(self._get, storage_keys))
+        return before if len(found) == len(before) and all(map(is_, found, before)) else found
 
     def _set(self, storage_key: str, value: Any, expires_at: float) -> bool:
         """Store one value; return whether it was stored."""

@@ -24,6 +24,7 @@ from storeroom.config.naming import named
 from storeroom.exceptions import ReentrantUseError, StorageError, WriteTimeoutError
 from storeroom.keys import KeySpace
 from storeroom.serializers.parts import Part
+from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING
 from storeroom.storage.inline import WouldWaitError, is_inline
 
@@ -42,9 +43,9 @@ _COMMITS: Final = 2
 _LAID: Final = 10
 """Times that a frame is laid aside, if clear() removes its pieces each time; then it is written as a whole."""
 
-_PAIRS: Final = 128
-_LARGEST_PAIR: Final = 2**16
-"""Pairs of values that are kept, and the bytes of each: 8 MiB at most."""
+_TOGETHER: Final = 128
+_LARGEST_TOGETHER: Final = 2**16
+"""Groups of values that are kept, and the bytes of each: 8 MiB at most."""
 
 _STEP_BYTES: Final = 2**22
 """Bytes that one of the transactions of a long task writes: about as long as `LOOKS` entries."""
@@ -77,29 +78,31 @@ class TransactingCache(KeptBounds, InlineCache, abstract=True):
                 named(error, self.settings.alias)
                 raise
 
-    def _get_both(self, first: str, second: str) -> tuple[Any, Any]:
-        """Return two values; if no process has committed anything since they were read twice, those of then.
+    def _get_together(self, storage_keys: tuple[str, ...], before: tuple[Any, ...] = ()) -> tuple[Any, ...]:
+        """Return the values; if no process has committed anything since they were read twice, those of then.
 
         A read transaction has the number of the last commit. A look for a value also gives Python's lock away.
         """
-        engine, keys, now, kept = self._engine, (self._codec, first, second), timeouts.now(), None
+        engine, keys, now, kept = self._engine, (self._codec, storage_keys), timeouts.now(), None
         turns = engine.open_turns if engine.checked_at <= now <= engine.check_after else None
         try:
             number = engine.begin().id() if turns is not None else 0
         except (lmdb.Error, ReentrantUseError):
             turns = None
         if turns is not None and engine.open_turns is turns:  # else it may be the number in other files
-            kept = turns.pairs.get(keys)
+            kept = turns.together.get(keys)
             if kept is not None and kept[0] == number and now < kept[1]:
                 return kept[2]
-        dated = self._get_dated((first, second))
-        (one, until), (two, end) = (dated.get(key, (MISSING, None)) for key in (first, second))
-        if turns is not None and type(one) is str and type(two) is bytes and len(one) + len(two) <= _LARGEST_PAIR:
-            if len(turns.pairs) >= _PAIRS:
-                turns.pairs.clear()
+        dated = self._get_dated(storage_keys)
+        found = tuple(dated[key][0] if key in dated else MISSING for key in storage_keys)
+        values: list[Any] = [value.value if type(value) is Envelope else value for value in found]
+        is_fixed = {*map(type, values)} <= {str, bytes}  # nobody can change them
+        if turns is not None and is_fixed and sum(map(len, values)) <= _LARGEST_TOGETHER:
+            if len(turns.together) >= _TOGETHER:
+                turns.together.clear()
             is_second = kept is not None and kept[0] == number  # eviction counts two reads
-            turns.pairs[keys] = number, min(until or 0.0, end or 0.0) if is_second else 0.0, (one, two)
-        return one, two
+            turns.together[keys] = number, min(until or 0.0 for _, until in dated.values()) if is_second else 0.0, found
+        return found
 
     def _check(self, now: float) -> None:
         """See to it that the files are those of the location; an error names the cache."""

@@ -97,7 +97,7 @@ class Turns:
         alone: a thread's turn, which is not to be taken within itself.
         begin: LMDB's method that starts a transaction in the environment.
         lock_number: of the file lock.mdb that this process has opened.
-        pairs: two keys to what was read of them together: see TransactingCache._get_both().
+        together: keys to all that was read of them together: see TransactingCache._get_together().
     """
 
     begin: Callable[..., Any]
@@ -113,7 +113,7 @@ class Turns:
         self._notes = memoryview(mmap.mmap(self._descriptor, mmap.PAGESIZE))
         self._times, self._words = self._notes.cast("d"), self._notes.cast("Q")
         self.lock_number = 0
-        self.pairs: dict[tuple[Any, str, str], tuple[int, float, tuple[str, bytes]]] = {}
+        self.together: dict[tuple[Any, ...], tuple[int, float, tuple[Any, ...]]] = {}
 
     def __del__(self) -> None:
         """Close the file, when the last thread has let go of it."""

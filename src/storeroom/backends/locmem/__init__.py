@@ -302,6 +302,8 @@ class LocMemCache(MemoryContents):
         except Exception as error:  # noqa: BLE001 -- as in _thawed()
             return self._unreadable(encoded, error)
 
+    _get_together = hot(vars(StorageHooks)["_get_together"])
+
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
         found = ((storage_key, self._get(storage_key)) for storage_key in storage_keys)
         return {storage_key: value for storage_key, value in found if value is not MISSING}

@@ -24,6 +24,7 @@ its change. A build without that lock keeps the methods in Python. See docs/deci
 
 #define NOTES 256         /* storage keys that are remembered: at 32 bytes, no more than two pages of memory */
 #define MOST_NOTED 1024   /* keys of one function that are remembered */
+#define MOST_TOGETHER 8   /* entries that are read together */
 #define LONGEST_CALL 6 /* arguments that a coroutine keeps until it is awaited */
 #define MOST_TAGS 8    /* of an entry whose tags are looked at here */
 #define LONGEST_NOTED 200 /* characters of a key whose storage key is remembered: no large one is kept alive */
@@ -1087,6 +1088,106 @@ reads_as_ours(State *state, PyObject *self)
     return answer;
 }
 
+/* Return the object that an entry keeps, or its envelope; NULL if it is over, or has a pickle. Borrowed. */
+static PyObject *
+kept_in(State *state, PyObject *entry, double now)
+{
+    PyObject *expires_at = IS(entry, ENTRY) ? SLOT(entry, E_EXPIRES_AT) : NULL;
+    if (!IS_FLOAT(expires_at) || !(PyFloat_AS_DOUBLE(expires_at) > now)) {
+        return NULL;
+    }
+    PyObject *value = SLOT(entry, E_VALUE), *encoded = SLOT(entry, E_ENCODED);
+    return value != state->objects[ENCODED_MARK] ? value : IS(encoded, ENVELOPE) ? encoded : NULL;
+}
+
+/* The entries that are asked for together, and their objects as they were, if somebody has them. */
+typedef struct {
+    PyObject *storage_keys, *before, *entries[MOST_TOGETHER], *values[MOST_TOGETHER]; /* all borrowed */
+    Py_ssize_t size;
+} Together;
+
+/* Look the entries up, whose objects have to be there. */
+static int
+look_up(State *state, PyObject *self, Together *asked, double now)
+{
+    PyObject *entries = SLOT(self, H_ENTRIES);
+    if (entries == NULL || !PyDict_CheckExact(entries)) { /* others are for very many entries */
+        return PYTHONS;
+    }
+    for (Py_ssize_t each = 0; each < asked->size; each++) {
+        PyObject *storage_key = PyTuple_GET_ITEM(asked->storage_keys, each);
+        PyObject *entry = PyUnicode_CheckExact(storage_key) ? PyDict_GetItemWithError(entries, storage_key) : NULL;
+        asked->entries[each] = entry;
+        asked->values[each] = entry == NULL ? NULL : kept_in(state, entry, now);
+        if (asked->values[each] == NULL) {
+            return pythons_or_error();
+        }
+    }
+    return OURS;
+}
+
+/* Return the objects in a tuple; in that of before, if they are the same. */
+static PyObject *
+tuple_of(Together *asked)
+{
+    Py_ssize_t same = 0;
+    while (asked->before != NULL && same < asked->size &&
+           PyTuple_GET_ITEM(asked->before, same) == asked->values[same]) {
+        same++;
+    }
+    if (asked->before != NULL && same == asked->size) {
+        return Py_NewRef(asked->before);
+    }
+    for (Py_ssize_t each = 0; each < asked->size; each++) { /* the collector may run, and free them */
+        Py_INCREF(asked->values[each]);
+    }
+    PyObject *found = PyTuple_New(asked->size);
+    for (Py_ssize_t each = 0; each < asked->size; each++) {
+        if (found == NULL) {
+            Py_DECREF(asked->values[each]);
+        }
+        else {
+            PyTuple_SET_ITEM(found, each, asked->values[each]);
+        }
+    }
+    return found;
+}
+
+/* Read the entries, all of them or none; nothing runs between the first look and the last. */
+static int
+read_together(State *state, PyObject *self, Together *asked, PyObject **found)
+{
+    double now;
+    int answer = is_plain(state, self);
+    answer = answer == OURS ? reads_as_ours(state, self) : answer;
+    answer = answer == OURS ? read_clock(state, &now) : answer;
+    answer = answer == OURS ? look_up(state, self, asked, now) : answer;
+    for (Py_ssize_t each = 0; answer == OURS && each < asked->size; each++) {
+        answer = bump(state, asked->entries[each]);
+    }
+    if (answer == OURS && (*found = tuple_of(asked)) == NULL) {
+        answer = ERROR;
+    }
+    return answer;
+}
+
+/* _get_together(self, storage_keys, before=()) */
+static PyObject *
+get_together(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    Method *method = (Method *)callable;
+    Py_ssize_t given = PyVectorcall_NARGS(nargsf);
+    PyObject *found = NULL;
+    int answer = PYTHONS;
+    if ((given == 2 || given == 3) && names == NULL && PyTuple_CheckExact(args[1])) {
+        Together asked = {.storage_keys = args[1], .size = PyTuple_GET_SIZE(args[1])};
+        int fits = given == 3 && PyTuple_CheckExact(args[2]) && PyTuple_GET_SIZE(args[2]) == asked.size;
+        asked.before = fits ? args[2] : NULL;
+        answer = asked.size <= MOST_TOGETHER ? read_together(method->state, args[0], &asked, &found) : PYTHONS;
+    }
+    return answer == PYTHONS ? in_python(method, args, nargsf, names) : found;
+}
+
 /* Do what the call does, if it is an ordinary one. */
 static int
 answer_call(Coroutine *it, PyObject **value)
@@ -1904,6 +2005,7 @@ compiled(PyObject *module, PyObject *function)
                               : strcmp(text, "get_or_set") == 0  ? get_or_set
                               : strcmp(text, "aget_or_set") == 0 ? aget_or_set
                               : strcmp(text, "set") == 0         ? set
+                              : strcmp(text, "_get_together") == 0 ? get_together
                               : strcmp(text, "__call__") == 0    ? call_of_kind(function)
                                                                  : NULL;
         if (call == NULL) {

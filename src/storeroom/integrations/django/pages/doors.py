@@ -19,6 +19,7 @@ from storeroom.integrations.django.pages.refreshing import Refresh, under_way
 from storeroom.integrations.django.pages.requests import asked_of, has_middleware
 from storeroom.integrations.django.pages.responses import dress, headers_of, hit_of, response_of, texts
 from storeroom.integrations.django.pages.visits import Visit
+from storeroom.integrations.wsgi import VARIABLES, variable
 from storeroom.pages import Pages
 from storeroom.pages.looking import Found, Task, inline
 from storeroom.pages.making import Answer, Making
@@ -67,6 +68,8 @@ class Door(Pages):
             Storeroom's.
     """
 
+    _spelling = VARIABLES, variable, list
+
     def __init__(self, cache: str, *, is_part: bool, **options: Any) -> None:
         self._caches = caches
         tags = options.get("tags")
@@ -95,6 +98,13 @@ class Door(Pages):
     def _begin_response(self, request: Any, get_response: Callable[[Any], Any], *, is_async: bool) -> Any:
         """Return the page that is there at once; else the steps to another response."""
         asked = asked_of(request, is_part=self._is_part)
+        name: Any = None
+        if asked is not None and asked.method == "GET" and under_way.get() is None and current.get() is None:
+            length = request.META.get("CONTENT_LENGTH")
+            name = asked.scheme, asked.host, asked.path, asked.query, length, *asked.own.items()
+            hit = self._hits.again(name, request.META, self.cache, asked.is_plain)
+            if hit is not None:
+                return hit_of(*hit)
         task = "bypass;host" if asked is None else self.task(asked)
         visit = Visit(request, asked, get_response, is_async=is_async)
         refresh = under_way.get()
@@ -108,6 +118,8 @@ class Door(Pages):
             return self._responding(visit, task, found)
         if answer.is_not_modified or task.request.method == "HEAD":
             return self._response(task.request, answer.record, b"", is_not_modified=answer.is_not_modified)
+        if name is not None and found is not None:
+            self._hits.keep(name, request.META, task, found, answer)
         return hit_of(answer.record, self.headers(answer.record), answer.body)
 
     def _response(
