@@ -245,7 +245,8 @@ class Handle(StorageHooks):
             raise TypeError(f"keys is {wording.shown(keys)}; expected a list of keys, such as ['a', 'b'].")
         head = self._head
         if version is None and head is not None:
-            return storage.batches.named(head, keys)
+            typed: dict[str, T] = storage.batches.named(head, keys)
+            return typed
         return {self._storage_key(key, version): key for key in keys}
 
     def _tiers(self) -> "dict[str, CacheStats]":

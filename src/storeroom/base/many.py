@@ -49,7 +49,7 @@ class ManyCache(CountingCache):
         self._pass_by()
         if (families := self._families) is not None and len(values) < len(typed):
             families.add_misses([key for storage_key, key in typed.items() if storage_key not in values])
-        found = storage.batches.renamed(typed, values)
+        found: dict[T, Any] = storage.batches.renamed(typed, values)
         if (families := self._hit_families) is not None:
             families.add_hits(found, storage.batches.extent(found))
         return found

@@ -52,28 +52,15 @@ class OneByOne(ABC):
         self, storage_keys: Sequence[str], records: Sequence[bytes | None],
         start: int = 0, live: tuple[bytes, bytes] | None = None,
     ) -> tuple[dict[str, Any], int]:  # fmt: skip
-        """Return the values by storage key, and how many more there are that cannot be read.
-
-        Args:
-            storage_keys: of the records.
-            records: a frame each, behind so many bytes; None for an absent one.
-            start: bytes before each frame.
-            live: how the records begin that have not expired: see batches.values_of().
-        """
-        batches = storage.batches
-        if self._reads_plain:
-            values, left = batches.values_of(storage_keys, records, start, live, None)
-        else:
-            values, left = {}, batches.left_of(storage_keys, records, start, live)
-        read = self.read_each(left, start) if left else left
-        if not values:
-            return read, len(left) - len(read)
-        for storage_key in left:
-            if storage_key in read:
-                values[storage_key] = read[storage_key]
-            else:
-                del values[storage_key]
-        return values, len(left) - len(read)
+        """Return the values by storage key, and how many more there are that cannot be read: see batches.left_of()."""
+        given, batches, values = (storage_keys, records, start, live), storage.batches, dict[str, Any]()
+        values, left = batches.values_of(*given, None) if self._reads_plain else (values, batches.left_of(*given))
+        if left:
+            values |= (read := self.read_each(left, start))
+            for storage_key in left.keys() - read.keys():
+                values.pop(storage_key, None)
+            return values, len(left) - len(read)
+        return values, 0
 
     def read_each(self, left: Mapping[str, bytes], start: int) -> dict[str, Any]:
         """Return the values by storage key, without those that cannot be read."""

@@ -242,14 +242,13 @@ class FileBasedCache(WritePolicy, ComparingCache):
             storage_keys = [key for key in storage_keys if key not in dropped]
         entry_keys = entry_keys_of(storage_keys)
         records = self._read(lambda transaction: list(map(transaction.get, entry_keys)))
-        now, hits, values = timeouts.now(), self._engine.queues.slots.hits, dict[str, Any]()
-        every: Iterable[tuple[str, bytes, Any]] = zip(storage_keys, entry_keys, records, strict=True)
+        now, values, every = timeouts.now(), dict[str, Any](), zip(storage_keys, entry_keys, records, strict=True)
         if times is None and self._reads_text:
-            live, read = storage.batches.live_headers(now), storage.batches.values_of
-            values, left = read(storage_keys, records, _START, live, hits)
+            live, hits = storage.batches.live_headers(now), self._engine.queues.slots.hits
+            values, left = storage.batches.values_of(storage_keys, records, _START, live, hits)
             if len(left) < len(records):
-                every = [(storage_keys[number], entry_keys[number], records[number]) for number in left]
-        self._find(values, every, now, times, hits)
+                every = ((storage_keys[number], entry_keys[number], records[number]) for number in left)
+        self._find(values, every, now, times)
         return values
 
     def _expiry(self, storage_key: str) -> Any:

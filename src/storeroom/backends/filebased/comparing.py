@@ -116,13 +116,14 @@ class ComparingCache(TransactingCache, abstract=True):
             raise named(refusal, self.settings.alias)
         return frame
 
-    def _find(
-        self, values: dict[str, Any], every: Iterable[tuple[str, bytes, Any]], now: float,
-        times: dict[str, float] | None, hits: Any,
-    ) -> None:  # fmt: skip
+    def _find(self, values: dict[str, Any], every: Iterable[Any], now: float, times: dict[str, float] | None) -> None:
         """Add the values of live entries, of which all that can be had at once are there already."""
-        most, text, count = MOST_HITS, TEXT_BYTE if self._reads_text else -1, len(hits)
-        read, start, miss = first_of, HEADER.size + 1, self._engine.queues.miss
+        text, hits, miss = (
+            TEXT_BYTE if self._reads_text else -1,
+            self._engine.queues.slots.hits,
+            self._engine.queues.miss,
+        )
+        read, start, most, count = first_of, HEADER.size + 1, MOST_HITS, len(hits)
         for storage_key, entry_key, record in every:
             if record is None:
                 miss(entry_key)

@@ -48,9 +48,6 @@ _SMALL: Final = range(-(2**63), 2**63)
 
 _NOT_RUN: Final = (NoScriptError, NoPermissionError)
 
-_FRAMES: Final = frozenset({bytes, type(None)})
-"""The types of replies that are frames, and of none."""
-
 _STORED: Final = b"OK"
 """The reply to a SET that was carried out."""
 
@@ -159,10 +156,9 @@ class Operations:
 
     def _decoded_many(self, storage_keys: Sequence[str], replies: Sequence[Any]) -> dict[str, Any]:
         """Do as _decoded() for several storage keys and replies; those without a value are absent."""
-        if not _FRAMES.issuperset(map(type, replies)):
-            replies = [reply if reply is None or type(reply) is bytes else frame_of(reply) for reply in replies]
-        self.counters.bytes_read += sum(map(len, filter(None, replies)))
-        values, unread = self.codec.loads_many(storage_keys, replies)
+        frames = [reply if reply is None or type(reply) is bytes else frame_of(reply) for reply in replies]
+        self.counters.bytes_read += sum(map(len, filter(None, frames)))
+        values, unread = self.codec.loads_many(storage_keys, frames)
         self.counters.errors += unread
         return values
 
