@@ -242,7 +242,8 @@ class FileBasedCache(WritePolicy, ComparingCache):
             storage_keys = [key for key in storage_keys if key not in dropped]
         entry_keys = entry_keys_of(storage_keys)
         records = self._read(lambda transaction: list(map(transaction.get, entry_keys)))
-        now, values, every = timeouts.now(), dict[str, Any](), zip(storage_keys, entry_keys, records, strict=True)
+        now, values = timeouts.now(), dict[str, Any]()
+        every: Any = zip(storage_keys, entry_keys, records, strict=True)
         if times is None and self._reads_text:
             live, hits = storage.batches.live_headers(now), self._engine.queues.slots.hits
             values, left = storage.batches.values_of(storage_keys, records, _START, live, hits)

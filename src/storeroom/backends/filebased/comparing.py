@@ -118,15 +118,11 @@ class ComparingCache(TransactingCache, abstract=True):
 
     def _find(self, values: dict[str, Any], every: Iterable[Any], now: float, times: dict[str, float] | None) -> None:
         """Add the values of live entries, of which all that can be had at once are there already."""
-        text, hits, miss = (
-            TEXT_BYTE if self._reads_text else -1,
-            self._engine.queues.slots.hits,
-            self._engine.queues.miss,
-        )
-        read, start, most, count = first_of, HEADER.size + 1, MOST_HITS, len(hits)
+        queues, text, most = self._engine.queues, TEXT_BYTE if self._reads_text else -1, MOST_HITS
+        read, start, count = first_of, HEADER.size + 1, len(hits := queues.slots.hits)
         for storage_key, entry_key, record in every:
             if record is None:
-                miss(entry_key)
+                queues.miss(entry_key)
                 continue
             value: Any = MISSING
             try:
