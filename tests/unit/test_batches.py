@@ -5,6 +5,7 @@ Where none are built, the tests compare the functions in Python with themselves.
 
 import gc
 import itertools
+import math
 import os
 import random
 import struct
@@ -202,7 +203,11 @@ def frames(chance: random.Random, codec: Any) -> Iterator[bytes | None]:
         yield None if chance.random() < 0.1 else frame
 
 
-TIMES = [0.0, 4.0, 5.0, 5.000001, 6.0, 1e300, float("inf"), -1.0, float("-inf"), float("nan"), -0.0]
+#: How records begin that are live at 5.0, over, or damaged.
+TIMES = [
+    struct.pack(">d", time)
+    for time in (0.0, 4.0, 5.0, math.nextafter(5, 6), 6.0, 1e300, math.inf, -1.0, -math.inf, math.nan, -0.0)
+] + [b"\x7f\xf0\x00\x00\x00\x00\x00\x01", b"\xff" * 8]
 
 
 @pytest.mark.slow
@@ -217,9 +222,7 @@ def test_hostile_frames_are_read_as_in_python(name: str, in_python: Callable[...
             records = [frame and bytes(start) + frame for frame in itertools.islice(source, len(keys))]
             assert told(codec.loads_many, keys, records, start) == in_python(codec.loads_many, keys, records, start)
         timed = [
-            None
-            if frame is None
-            else (struct.pack(">d", chance.choice(TIMES)) + frame)[: chance.choice([99, 99, 99, 8, 7, 0])]
+            None if frame is None else (chance.choice(TIMES) + frame)[: chance.choice([99, 99, 99, 8, 7, 0])]
             for frame in itertools.islice(source, len(keys))
         ]
         live = batches.live_headers(5.0)
@@ -250,11 +253,11 @@ def test_records_are_renewed_as_in_python():
         all_of = [(entry_key_of(key), frame or b"7") for key, frame in zip(some(chance, KEYS), source, strict=False)]
         olds = [
             chance.choice(
-                [None, struct.pack(">dQI", chance.choice(TIMES), 0, 7) + chance.choice([frame, frame, b"\x02longer"])]
+                [None, chance.choice(TIMES) + struct.pack(">QI", 0, 7) + chance.choice([frame, frame, b"\x02longer"])]
             )
             for _, frame in all_of
         ]
-        head = struct.pack(">dQ", chance.choice(TIMES), 0)
+        head = chance.choice(TIMES) + bytes(8)
         entry_keys, entry_frames = ([each[part] for each in all_of] for part in (0, 1))
         same("renewals", entry_keys, entry_frames, olds, head, HAS_TO_BE_SEEN)
 
@@ -277,9 +280,8 @@ def test_hostile_records_of_files_are_read_as_in_python(files: FileBasedCache, i
         for key in chance.sample(keys, 8):
             entry_key = entry_key_of(files.make_key(key))
             record, frame = table._transaction.get(entry_key), next(source)
-            header = struct.pack(
-                ">dQI", chance.choice(times), chance.choice([0, 0, 0, 7]), chance.choice([0, 1, 5, 2**32 - 1])
-            )
+            rest = struct.pack(">QI", chance.choice([0, 0, 0, 7]), chance.choice([0, 1, 5, 2**32 - 1]))
+            header = chance.choice(times) + rest
             spoilt = chance.choice([record, record[: chance.randrange(30)], header + (frame or b""), header])
             table._transaction.put(entry_key, spoilt)
 
@@ -291,7 +293,8 @@ def test_hostile_records_of_files_are_read_as_in_python(files: FileBasedCache, i
         return found, files._counters.errors - errors, bytes(before)
 
     with FakeClock() as clock:
-        times = [*TIMES, *[clock.now() + later for later in (-1.0, 0.0, 1e-6, 60.0)] * 3]
+        moments = clock.now() - 1, clock.now(), math.nextafter(clock.now(), math.inf), clock.now() + 60
+        times = [*TIMES, *[struct.pack(">d", moment) for moment in moments] * 3]
         for _ in range(150):
             files._write(spoil)
             hits = bytes(chance.choice([0, 1, 2, 3]) for _ in range(len(files._engine.queues.slots.hits)))
