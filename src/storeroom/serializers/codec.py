@@ -197,6 +197,8 @@ class Codec(OneByOne):
             return read(head, parts)
         return self._readers[head[0]](b"".join((head, *parts)))
 
+    loads_many = OneByOne.loads_many  # its own, as spans tell what each class reads
+
     def read_each(self, left: Mapping[str, bytes], start: int) -> dict[str, Any]:
         """Return the values by storage key, without those that cannot be read."""
         try:
@@ -232,7 +234,8 @@ class SignedCodec(Codec):
         return frame if is_plain_integer(frame) else self._signer.sign(frame, storage_key)
 
     # One by one, as each is bound to its key: the short ways of other codecs know no signature.
-    dumps_many, read_each, _reads_plain = OneByOne.dumps_many, OneByOne.read_each, False
+    dumps_many, loads_many = OneByOne.dumps_many, OneByOne.loads_many
+    read_each, _reads_plain = OneByOne.read_each, False
 
     def loads(self, data: bytes, storage_key: str) -> Any:
         """Return the value, if it was signed for `storage_key`."""
