@@ -4,10 +4,8 @@ A key's family is the first of the alias's patterns that it matches. Else it is 
 with numbers, UUIDs and other identifiers in it as ``*``: ``user:7:name`` is of ``user``, ``row-7`` of ``row-*``.
 """
 
-import operator
 from collections import Counter
 from collections.abc import Collection, Sequence
-from functools import partial
 from importlib import import_module
 from typing import Any, Final
 
@@ -39,7 +37,6 @@ _RUN: Final = pattern("(?<![0-9a-zA-Z])[a-zA-Z]*+[0-9][0-9a-zA-Z]*")
 _IDENTIFIER: Final = pattern("[0-9a-fA-F]{8,}|[0-9a-zA-Z]{20,}")
 """Of a digest, or a token such as the key of a session."""
 _NUMBER: Final = pattern("[0-9]+")
-_is_text: Final = partial(operator.is_, str)
 _ZEROS: Final = str.maketrans("123456789", "000000000")
 
 
@@ -93,7 +90,7 @@ class Families:
 
     def _of_each(self, keys: Collection[object], ends: tuple[str, str] | None) -> Sequence[tuple[Family, int]]:
         """Return the families of these keys, each with a number of them; `ends` are the first and the last of texts."""
-        texts: Any = keys if ends or all(map(_is_text, map(type, keys))) else list(map(str, keys))
+        texts: Any = keys if ends else list(map(str, keys))
         if self._patterns or not texts:
             return [(self.of(text), 1) for text in texts]
         first, last = (text[:_LONGEST].partition(":") for text in ends or (min(texts), max(texts)))
