@@ -69,7 +69,8 @@ def encoded(head: str, names: Collection[str], longest: int, has_words: bool) ->
     Unless it `has_words`, also if one holds a space, a "#", or anything but printable ASCII.
     """
     text = "".join(names)
-    if "\x00" in text or not (has_words or (text.isascii() and text.isprintable() and not {" ", "#"} & {*text})):
+    is_word = has_words or (text.isascii() and text.isprintable() and " " not in text and "#" not in text)
+    if "\x00" in text or not is_word:
         return None
     try:
         made = (head + f"\x00{head}".join(names)).encode().split(b"\x00") if names else []
