@@ -1,4 +1,4 @@
-"""Builds the compiled methods of local memory and files, if there is a compiler: docs/decisions/0025-compiled-hits.md.
+"""Builds the compiled modules, where there is a compiler: docs/decisions/0025-compiled-hits.md.
 
 A wheel has them in it then, and is for one version of Python; an editable install has them beside their source. Where
 they cannot be built, or STOREROOM_PURE=1 asks for none, the package is pure Python, and works as well.
@@ -14,11 +14,15 @@ from typing import Any, Final
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from setuptools import Distribution, Extension
 
-MODULES: Final = ("storeroom.backends.locmem._compiled", "storeroom.backends.filebased._compiled")
+MODULES: Final = (
+    "storeroom.backends.locmem._compiled",
+    "storeroom.backends.filebased._compiled",
+    "storeroom.storage._compiled",
+)
 
 
 class CompiledMethods(BuildHookInterface[Any]):
-    """Builds the extension for a wheel."""
+    """Builds the extensions for a wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and put the result where it is imported from."""

@@ -38,22 +38,22 @@ REASONS: Final = {
         "the server itself takes a third longer, as an entry is in three indexes and psycopg's row in one."
     ),
     "memcached get_many of 100, pylibmc": (
-        "pylibmc calls a function of Python for each value, as it would unpickle whatever it finds otherwise: 0.3 µs "
-        "each, of 0.7 that its own get_multi takes. The rest is to name the keys, and to judge and decode the values, "
-        "which pylibmc's own are not."
+        "pylibmc's own call takes a fifth longer with a function that leaves bytes as they are, without which it would "
+        "unpickle whatever it finds. Another fifth each are the names of the keys, with prefix and version, and the "
+        "values, which have their expiry before them. The rest is the way there: counts, policy, and pool."
     ),
     "redis get_many of 100": (
-        "the keys get their prefix and version, and the values, which redis-py leaves as bytes, are decoded: eight "
-        "passes over all of them, most of them C's."
+        "the keys get their prefix and version, and the values, which redis-py leaves as bytes, are decoded: three "
+        "dicts of 100 entries, made in C, take a fifth of the time that redis-py takes for all."
     ),
     "file get_many of 100": (
         "LMDB's row is its own calls alone. A key is also made into a storage key, a record looked at for its time and "
-        "counted as used, and its text decoded, all of it by one loop without calls of Python functions."
+        "counted as used, and its text decoded: in C where that is built, else by one loop of Python's."
     ),
     "file set_many of 100": (
         "beside diskcache, the ratio is near the goal, and differs from run to run with its time for 100 transactions. "
-        "Beside LMDB, each old record is looked at, as its slot is that of the new one, which costs as much as LMDB's "
-        "own write, and as much again is the loop that makes the records."
+        "Beside LMDB, it is near the goal, too: each old record is looked at, as its slot is that of the new one, "
+        "which costs half as much as LMDB's own write. Without the functions in C it was 4.3 to 5.7."
     ),
     "file get of an array of 10 MB": (
         "both libraries make bytes, and Python's array copies them, as it takes no other's memory. Which of them meets "

@@ -7,7 +7,7 @@ so that several caches can share one storage.
 
 from _blake2 import blake2b  # the C module alone: ``hashlib`` would load OpenSSL
 from _contextvars import ContextVar
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from typing import Any, Final, TypeAlias
@@ -23,7 +23,6 @@ __all__ = [
     "KeySpace",
     "check_version",
     "default_key_func",
-    "encoded",
     "escaped",
     "get_key_func",
     "shorten",
@@ -112,21 +111,6 @@ def shorten(storage_key: str, limit: int) -> str:
     """
     digest = blake2b(storage_key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     return f"{storage_key[: limit - len(digest) - 1]}#{digest}"
-
-
-def encoded(storage_keys: Collection[str]) -> list[bytes] | None:
-    r"""Return storage keys in UTF-8, all at once; None if one of them holds a NUL or a lone surrogate.
-
-    >>> encoded(["shop:1:user", "shop:1:\u00e9"]), encoded(["\x00lock\x00door"])
-    ([b'shop:1:user', b'shop:1:\xc3\xa9'], None)
-    """
-    joined = "\x00".join(storage_keys)
-    if joined.count("\x00") != len(storage_keys) - 1:
-        return None
-    try:
-        return joined.encode().split(b"\x00")
-    except UnicodeEncodeError:
-        return None
 
 
 def escaped(storage_key: str) -> str:

@@ -8,7 +8,7 @@ from importlib import import_module
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from storeroom import config, timeouts, wording
+from storeroom import config, storage, timeouts, wording
 from storeroom.base.backend_class import page, seen_through
 from storeroom.engines import Engine
 from storeroom.engines.counts import Counters
@@ -246,7 +246,8 @@ class Handle(StorageHooks):
             raise TypeError(f"keys is {wording.shown(keys)}; expected a list of keys, such as ['a', 'b'].")
         head = self._head
         if version is None and head is not None:
-            return {f"{head}{key}": key for key in keys}
+            typed: dict[str, T] = storage.batches.named(head, keys)
+            return typed
         return {self._storage_key(key, version): key for key in keys}
 
     def _tiers(self) -> "dict[str, CacheStats]":

@@ -1,10 +1,8 @@
 """Operations on many entries at once: one round trip each, where the storage has it."""
 
-import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from storeroom import storage
 from storeroom.base.counters import CountingCache
@@ -20,8 +18,6 @@ __all__ = ["ManyCache"]
 
 T = TypeVar("T")
 
-_is_envelope: Final = partial(operator.is_, Envelope)  # by identity, as a class of a class may compare in any way
-
 
 class ManyCache(CountingCache):
     """The operations on many entries."""
@@ -31,7 +27,7 @@ class ManyCache(CountingCache):
         typed = self._storage_keys(keys, version)
         hooks = self._overlay or self
         found = hooks._get_many(list(typed))
-        if any(map(_is_envelope, map(type, found.values()))):
+        if storage.batches.has_kind(found, Envelope):
             found = run(storage.conditions.open_many(hooks, found))
         return self._counted_many(typed, found)
 
@@ -43,7 +39,7 @@ class ManyCache(CountingCache):
         typed = self._storage_keys(keys, version)
         hooks = self._overlay or self
         found = await hooks._aget_many(list(typed))
-        if any(map(_is_envelope, map(type, found.values()))):
+        if storage.batches.has_kind(found, Envelope):
             found = await arun(storage.conditions.open_many(hooks, found))
         return self._counted_many(typed, found)
 
@@ -53,9 +49,9 @@ class ManyCache(CountingCache):
         self._pass_by()
         if (families := self._families) is not None and len(values) < len(typed):
             families.add_misses([key for storage_key, key in typed.items() if storage_key not in values])
-        found = {typed[storage_key]: value for storage_key, value in values.items()}
+        found: dict[T, Any] = storage.batches.renamed(typed, values)
         if (families := self._hit_families) is not None:
-            families.add_hits(found)
+            families.add_hits(found, storage.batches.extent(found))
         return found
 
     def set_many(
@@ -82,7 +78,7 @@ class ManyCache(CountingCache):
         if expires_at == AT_ONCE:
             hooks._delete_many(list(typed))
             return []
-        values = {storage_key: data[key] for storage_key, key in typed.items()}
+        values = storage.batches.picked(typed, data)
         if tags:
             keys = self._tag_keys(tags)
             try:
@@ -114,7 +110,7 @@ class ManyCache(CountingCache):
         if expires_at == AT_ONCE:
             await hooks._adelete_many(list(typed))
             return []
-        values = {storage_key: data[key] for storage_key, key in typed.items()}
+        values = storage.batches.picked(typed, data)
         if tags:
             values = await arun(storage.tags.all_tagged(hooks, values, expires_at, self._tag_keys(tags)))
         failed = await arun(self._storing(hooks, list(typed), values, expires_at))
@@ -147,7 +143,8 @@ class ManyCache(CountingCache):
         self._counters.sets += len(typed) - len(failures)
         if (families := self._families) is not None:
             stored = {key: typed[key] for key in typed.keys() - failures.keys()} if failures else typed
-            families.add_sets(stored.values())
+            keys = list(stored.values())
+            families.add_sets(keys, storage.batches.extent(keys))
         return list(failures.values())
 
     def delete_many(self, keys: Iterable[object], version: int | None = None) -> None:

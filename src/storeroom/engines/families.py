@@ -4,10 +4,8 @@ A key's family is the first of the alias's patterns that it matches. Else it is 
 with numbers, UUIDs and other identifiers in it as ``*``: ``user:7:name`` is of ``user``, ``row-7`` of ``row-*``.
 """
 
-import operator
 from collections import Counter
 from collections.abc import Collection, Sequence
-from functools import partial
 from importlib import import_module
 from typing import Any, Final
 
@@ -41,7 +39,6 @@ _IDENTIFIER: Final = pattern("[0-9a-fA-F]{8,}|[0-9a-zA-Z]{20,}")
 _DIGEST: Final = "00000000"
 """One that stands for all of them, but for those of letters alone, which are words."""
 _NUMBER: Final = pattern("[0-9]+")
-_is_text: Final = partial(operator.is_, str)
 _ZEROS: Final = str.maketrans("123456789", "000000000")
 
 
@@ -80,25 +77,25 @@ class Families:
 
     def add_misses(self, keys: Collection[object]) -> None:
         """Count misses of these keys."""
-        for family, number in self._of_each(keys):
+        for family, number in self._of_each(keys, None):
             family.misses += number
 
-    def add_hits(self, keys: Collection[object]) -> None:
-        """Count hits of these keys."""
-        for family, number in self._of_each(keys):
+    def add_hits(self, keys: Collection[object], ends: tuple[str, str] | None = None) -> None:
+        """Count hits of these keys: see batches.extent() on `ends`."""
+        for family, number in self._of_each(keys, ends):
             family.hits += number
 
-    def add_sets(self, keys: Collection[object]) -> None:
-        """Count writes of these keys."""
-        for family, number in self._of_each(keys):
+    def add_sets(self, keys: Collection[object], ends: tuple[str, str] | None = None) -> None:
+        """Count writes of these keys: see batches.extent() on `ends`."""
+        for family, number in self._of_each(keys, ends):
             family.sets += number
 
-    def _of_each(self, keys: Collection[object]) -> Sequence[tuple[Family, int]]:
-        """Return the families of these keys, each with a number of them."""
-        texts: Any = keys if all(map(_is_text, map(type, keys))) else list(map(str, keys))
+    def _of_each(self, keys: Collection[object], ends: tuple[str, str] | None) -> Sequence[tuple[Family, int]]:
+        """Return the families of these keys, each with a number of them; `ends` are the first and the last of texts."""
+        texts: Any = keys if ends else list(map(str, keys))
         if self._patterns or not texts:
             return [(self.of(text), 1) for text in texts]
-        first, last = (text[:_LONGEST].partition(":") for text in (min(texts), max(texts)))
+        first, last = (text[:_LONGEST].partition(":") for text in ends or (min(texts), max(texts)))
         if first[1] and first[:2] == last[:2]:  # all others, between these two, begin with the same part
             return [(self.of(first[0]), len(texts))]
         parts = Counter([text[:_LONGEST].partition(":")[0] for text in texts])

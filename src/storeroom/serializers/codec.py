@@ -4,8 +4,9 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
+from storeroom import storage
 from storeroom.config.naming import named
 from storeroom.exceptions import DecodeError, SerializationError
 from storeroom.serializers.frames import (
@@ -32,6 +33,8 @@ class OneByOne(ABC):
     """A codec that has no shorter way for several values than one after the other."""
 
     __slots__ = ()
+    _reads_plain: ClassVar[bool] = False
+    """Whether a frame that needs no serializer is read as it is."""
 
     @abstractmethod
     def dumps(self, value: object, storage_key: str) -> bytes:
@@ -45,15 +48,24 @@ class OneByOne(ABC):
         """Return the bytes to store of values by storage key, in their order."""
         return [self.dumps(value, storage_key) for storage_key, value in values.items()]
 
-    def loads_many(self, frames: Mapping[str, bytes], start: int = 0) -> dict[str, Any]:
-        """Return the values by storage key, without those that cannot be read.
+    def loads_many(
+        self, storage_keys: Sequence[str], records: Sequence[bytes | None],
+        start: int = 0, live: tuple[bytes, bytes] | None = None,
+    ) -> tuple[dict[str, Any], int]:  # fmt: skip
+        """Return the values by storage key, and how many more there are that cannot be read: see batches.left_of()."""
+        given, batches, values = (storage_keys, records, start, live), storage.batches, dict[str, Any]()
+        values, left = batches.values_of(*given, None) if self._reads_plain else (values, batches.left_of(*given))
+        if left:
+            values |= (read := self.read_each(left, start))
+            for storage_key in left.keys() - read.keys():
+                values.pop(storage_key, None)
+            return values, len(left) - len(read)
+        return values, 0
 
-        Args:
-            frames: by storage key.
-            start: bytes before each frame.
-        """
+    def read_each(self, left: Mapping[str, bytes], start: int) -> dict[str, Any]:
+        """Return the values by storage key, without those that cannot be read."""
         values: dict[str, Any] = {}
-        for storage_key, data in frames.items():
+        for storage_key, data in left.items():
             with suppress(DecodeError):
                 values[storage_key] = self.loads(data[start:], storage_key)
         return values
@@ -71,6 +83,7 @@ class Codec(OneByOne):
         write_parts: makes the parts of a value that is no scalar; None where it is to be written as one.
     """
 
+    _reads_plain = True
     __slots__ = ("_compress", "_compress_min_bytes", "_part_readers", "_readers", "_write", "_write_parts")
 
     def __init__(
@@ -111,14 +124,11 @@ class Codec(OneByOne):
 
     def dumps_many(self, values: Mapping[str, object]) -> list[bytes]:
         """Return the bytes to store of values by storage key, in their order."""
-        shortest, frames = self._compress_min_bytes, list[bytes]()
-        for storage_key, value in values.items():
-            # As dumps(), without the two calls for a short text in ASCII, whose bytes are as many as its characters.
-            if type(value) is str and len(value) + 1 < shortest and value.isascii():
-                frames.append(TEXT + value.encode())
-            else:
-                frames.append(self.dumps(value, storage_key))
-        return frames
+        frames: list[Any] = storage.batches.frames_of(values, self._compress_min_bytes)
+        if all(frames):
+            return frames
+        each = zip(frames, values.items(), strict=True)
+        return [frame or self.dumps(value, storage_key) for frame, (storage_key, value) in each]
 
     def loads(self, data: bytes, storage_key: str) -> Any:
         """Return the value that was stored under `storage_key`.
@@ -187,16 +197,18 @@ class Codec(OneByOne):
             return read(head, parts)
         return self._readers[head[0]](b"".join((head, *parts)))
 
-    def loads_many(self, frames: Mapping[str, bytes], start: int = 0) -> dict[str, Any]:
-        """Return the values by storage key, without those that cannot be read. See OneByOne."""
+    loads_many = OneByOne.loads_many  # its own, as spans tell what each class reads
+
+    def read_each(self, left: Mapping[str, bytes], start: int) -> dict[str, Any]:
+        """Return the values by storage key, without those that cannot be read."""
         try:
-            return self._read_all(frames, start)
+            return self._read_all(left, start)
         except Exception as error:  # noqa: BLE001 -- as in loads()
-            raise_if_foreign(error, self._read_all, frames, start)
-        return super().loads_many(frames, start)
+            raise_if_foreign(error, self._read_all, left, start)
+        return super().read_each(left, start)
 
     def _read_all(self, frames: Mapping[str, bytes], start: int) -> dict[str, Any]:
-        """Do as loads_many() where all can be read."""
+        """Do as read_each() where all can be read."""
         readers, text, behind = self._readers, TEXT_BYTE, start + 1
         return {
             storage_key: data[behind:].decode() if (first := data[start]) == text else readers[first](data[start:])
@@ -222,8 +234,8 @@ class SignedCodec(Codec):
         return frame if is_plain_integer(frame) else self._signer.sign(frame, storage_key)
 
     # One by one, as each is bound to its key: the short ways of other codecs know no signature.
-    dumps_many = OneByOne.dumps_many
-    loads_many = OneByOne.loads_many
+    dumps_many, loads_many = OneByOne.dumps_many, OneByOne.loads_many
+    read_each, _reads_plain = OneByOne.read_each, False
 
     def loads(self, data: bytes, storage_key: str) -> Any:
         """Return the value, if it was signed for `storage_key`."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from storeroom.late import names_of
 
 if TYPE_CHECKING:
-    from storeroom.storage import clocks, conditions, counters, interruptions, tags, trials, unstored
+    from storeroom.storage import batches, clocks, conditions, counters, interruptions, tags, trials, unstored
 
-__all__ = ["clocks", "conditions", "counters", "interruptions", "tags", "trials", "unstored"]
+__all__ = ["batches", "clocks", "conditions", "counters", "interruptions", "tags", "trials", "unstored"]
 
 
 if not TYPE_CHECKING:

@@ -326,12 +326,13 @@ def test_many_values_are_written_as_each_by_itself(codec):
 
 @pytest.mark.parametrize("codec", [TRUSTED, SAFE, SIGNED], ids=["trusted", "safe", "signed"])
 def test_many_frames_are_read_as_each_by_itself(codec):
-    """loads_many() returns the values that loads() returns, by key, and leaves out what cannot be read."""
+    """loads_many() returns the values that loads() returns, by key, and tells how many cannot be read."""
     frames = {f"{KEY}:{number}": codec.dumps(value, f"{KEY}:{number}") for number, value in enumerate(PLAIN)}
     damaged = {"empty": b"", "cut": codec.dumps("text", "cut")[:1] + b"\xff", "foreign": b"\x80\x05.", "other": b"\x09"}
-    read = codec.loads_many(frames | damaged)
-    assert list(read) == list(frames)
+    keys, stored = [*frames, *damaged, "absent"], [*frames.values(), *damaged.values(), None]
+    read, unread = codec.loads_many(keys, stored)
+    assert (list(read), unread) == (list(frames), len(damaged))
     assert all(same(value, codec.loads(frames[key], key)) for key, value in read.items())
-    behind = {key: b"\x02header" + frame for key, frame in (frames | damaged).items()}
-    assert list(codec.loads_many(behind, 7)) == list(frames)
-    assert all(same(value, read[key]) for key, value in codec.loads_many(behind, 7).items())
+    behind, unread = codec.loads_many(keys, [frame and b"\x02header" + frame for frame in stored], 7)
+    assert (list(behind), unread) == (list(frames), len(damaged))
+    assert all(same(value, read[key]) for key, value in behind.items())

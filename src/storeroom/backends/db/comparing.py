@@ -106,8 +106,9 @@ class ComparingCache(KeptBounds, NetworkCache, abstract=True):
             if value is not None
         }
         self._counters.bytes_read += sum(map(len, frames.values()))
-        values: dict[str, Any] = self._codec.loads_many(frames)
-        self._counters.errors += len(frames) - len(values)
+        values: dict[str, Any]
+        values, unread = self._codec.loads_many(list(frames), list(frames.values()))
+        self._counters.errors += unread
         return numbers | values
 
     def _loaded(self, storage_key: str, frame: bytes) -> Any:

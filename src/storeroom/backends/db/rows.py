@@ -23,8 +23,9 @@ from collections.abc import Collection
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
+from storeroom import storage
 from storeroom.exceptions import ValueTooLargeError
-from storeroom.keys import LOCK_PREFIX, TAG_PREFIX, encoded
+from storeroom.keys import LOCK_PREFIX, TAG_PREFIX
 from storeroom.serializers.frames import is_plain_integer
 from storeroom.storage import envelope
 from storeroom.storage.envelope import is_leased, is_packed
@@ -84,8 +85,8 @@ def name_of(storage_key: str) -> bytes:
 
 def names_of(storage_keys: Collection[str]) -> list[bytes]:
     """Return the ``cache_key`` of each of some storage keys."""
-    names = encoded(storage_keys)
-    return names if names and max(map(len, names)) < KEY_BYTES else list(map(name_of, storage_keys))
+    names = storage.batches.encoded("", storage_keys, KEY_BYTES - 1, True)
+    return list(map(name_of, storage_keys)) if names is None else names
 
 
 def is_hashed(name: bytes) -> bool:

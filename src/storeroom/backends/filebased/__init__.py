@@ -9,17 +9,16 @@ not work.
 """
 
 import os
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from struct import Struct
-from struct import error as StructError  # noqa: N812 -- an exception class
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 import lmdb
 
-from storeroom import config, timeouts
+from storeroom import config, storage, timeouts
 from storeroom.backends.fallbacks import check_fallback
 from storeroom.backends.filebased.comparing import ComparingCache
 from storeroom.backends.filebased.counts import read_counts
@@ -35,6 +34,7 @@ from storeroom.backends.filebased.records import (
     entry_key_of,
     entry_keys_of,
     envelope_of,
+    first_of,
     is_all_under,
     is_conditional,
     live_keys,
@@ -83,9 +83,6 @@ __all__ = ["FileBasedCache"]
 T = TypeVar("T")
 
 _START: Final = HEADER.size
-
-_READ: Final = Struct(">d8xIB").unpack_from
-"""What a read needs of a record: expires_at, the slot, and the first byte of the frame."""
 
 
 @nesting("clear", "prune", "lease", "lease_many")
@@ -210,7 +207,7 @@ class FileBasedCache(WritePolicy, ComparingCache):
             queues.miss(entry_key)
             return MISSING
         try:
-            expires_at, slot, first_byte = _READ(record)
+            expires_at, slot, first_byte = first_of(record)
             if expires_at <= now:
                 return MISSING
             hits = queues.slots.hits
@@ -218,7 +215,7 @@ class FileBasedCache(WritePolicy, ComparingCache):
                 hits[slot] += 1
             if first_byte == TEXT_BYTE and self._reads_text:
                 return record[_START + 1 :].decode()
-        except (StructError, UnicodeDecodeError):
+        except (struct.error, UnicodeDecodeError):
             self._counters.errors += 1
             return MISSING
         if first_byte == FIRST_BYTE[0] and start_of is not None and self._reads_text:
@@ -245,28 +242,14 @@ class FileBasedCache(WritePolicy, ComparingCache):
             storage_keys = [key for key in storage_keys if key not in dropped]
         entry_keys = entry_keys_of(storage_keys)
         records = self._read(lambda transaction: list(map(transaction.get, entry_keys)))
-        now, queues, values, read, start = timeouts.now(), self._engine.queues, dict[str, Any](), _READ, _START + 1
-        most, text, count = MOST_HITS, TEXT_BYTE if self._reads_text else -1, len(hits := queues.slots.hits)
-        for storage_key, entry_key, record in zip(storage_keys, entry_keys, records, strict=True):
-            if record is None:
-                queues.miss(entry_key)
-                continue
-            try:
-                expires_at, slot, first_byte = read(record)
-                if not expires_at > now:
-                    continue
-                if slot < count and hits[slot] < most:
-                    hits[slot] += 1
-                if first_byte == text:
-                    value = record[start:].decode()
-                elif (value := self._decoded(storage_key, entry_key, record)) is MISSING:
-                    continue
-            except (StructError, UnicodeDecodeError):
-                self._counters.errors += 1
-                continue
-            values[storage_key] = value
-            if times is not None:
-                times[storage_key] = expires_at
+        now, values = timeouts.now(), dict[str, Any]()
+        every: Any = zip(storage_keys, entry_keys, records, strict=True)
+        if times is None and self._reads_text:
+            live, hits = storage.batches.live_headers(now), self._engine.queues.slots.hits
+            values, left = storage.batches.values_of(storage_keys, records, _START, live, hits)
+            if len(left) < len(records):
+                every = ((storage_keys[number], entry_keys[number], records[number]) for number in left)
+        self._find(values, every, now, times)
         return values
 
     def _expiry(self, storage_key: str) -> Any:

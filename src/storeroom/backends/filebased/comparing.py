@@ -4,17 +4,20 @@ No value is made within a transaction, as that can run a program's own code, whi
 the bytes before, and the transaction looks whether these are still there; if not, it is made anew.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from storeroom import storage
 from storeroom.backends.filebased.pieces import Laid, size_of
 from storeroom.backends.filebased.records import (
     HASHED,
+    HEADER,
     LONGEST_FRAME,
     LONGEST_KEY,
     entry_key_of,
     entry_size,
+    first_of,
     frame_head,
     halves,
     is_aside,
@@ -27,9 +30,10 @@ from storeroom.backends.filebased.records import (
 from storeroom.backends.filebased.table import Table
 from storeroom.backends.filebased.transactions import TransactingCache, steps_of
 from storeroom.config.naming import named
+from storeroom.eviction import MOST_HITS
 from storeroom.exceptions import DecodeError, SerializationError, ValueTooLargeError
 from storeroom.serializers import Codec
-from storeroom.serializers.frames import is_plain_integer
+from storeroom.serializers.frames import TEXT_BYTE, is_plain_integer
 from storeroom.serializers.parts import Part, is_large
 from storeroom.storage.envelope import Envelope, is_unread
 from storeroom.storage.hooks import LOOK, MISSING, Swap
@@ -50,6 +54,8 @@ class ComparingCache(TransactingCache, abstract=True):
     """The frames of a file cache, and the hooks that compare them."""
 
     _codec: Codec
+    _reads_text: bool
+    _decoded: Callable[..., Any]
 
     # Frames ---------------------------------------------------------------------------------
 
@@ -109,6 +115,32 @@ class ComparingCache(TransactingCache, abstract=True):
             )
             raise named(refusal, self.settings.alias)
         return frame
+
+    def _find(self, values: dict[str, Any], every: Iterable[Any], now: float, times: dict[str, float] | None) -> None:
+        """Add the values of live entries, of which all that can be had at once are there already."""
+        queues, text, most = self._engine.queues, TEXT_BYTE if self._reads_text else -1, MOST_HITS
+        read, start, count = first_of, HEADER.size + 1, len(hits := queues.slots.hits)
+        for storage_key, entry_key, record in every:
+            if record is None:
+                queues.miss(entry_key)
+                continue
+            value: Any = MISSING
+            try:
+                expires_at, slot, first_byte = read(record)
+                if not expires_at > now:
+                    continue
+                if slot < count and hits[slot] < most:
+                    hits[slot] += 1
+                is_text = first_byte == text
+                value = record[start:].decode() if is_text else self._decoded(storage_key, entry_key, record)
+            except (struct.error, UnicodeDecodeError):
+                self._counters.errors += 1
+            if value is MISSING:
+                values.pop(storage_key, None)
+                continue
+            values[storage_key] = value
+            if times is not None:
+                times[storage_key] = expires_at
 
     def _loaded(self, storage_key: str, frame: bytes) -> Any:
         try:

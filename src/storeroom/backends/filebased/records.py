@@ -30,6 +30,7 @@ from typing import Any, Final
 
 import lmdb
 
+from storeroom import storage
 from storeroom.exceptions import StorageError
 from storeroom.keys import LOCK_PREFIX, TAG_PREFIX, KeySpace
 from storeroom.serializers.frames import TEXT
@@ -39,17 +40,21 @@ from storeroom.storage.envelope import LEASED_BYTES, MAY_BEGIN, Envelope, is_lea
 from storeroom.storage.hooks import Conditional
 
 __all__ = [
-    "APART", "ASIDE", "DOUBTFUL", "ELSEWHERE", "ENTRY_LETTERS", "HASHED", "HEADER", "LOCK", "LONGEST_FRAME",
-    "LONGEST_KEY", "TAG", "are_all_owned", "bytes_aside", "clearing_key", "entry_key_of", "entry_keys_of",
-    "entry_size", "envelope_of", "fold", "frame_head", "frame_size", "halves", "is_all_under", "is_aside",
-    "is_being_computed", "is_conditional", "is_over", "join_name", "live_keys", "load", "locks", "name_of",
-    "own_frame", "own_parts", "owned_from", "read_header", "renewed", "start_of_live", "stored", "with_terms",
+    "APART", "ASIDE", "DOUBTFUL", "ELSEWHERE", "ENTRY_LETTERS", "HASHED", "HAS_TO_BE_SEEN", "HEADER", "LOCK",
+    "LONGEST_FRAME", "LONGEST_KEY", "TAG", "are_all_owned", "bytes_aside", "clearing_key", "entry_key_of",
+    "entry_keys_of", "entry_size", "envelope_of", "first_of", "fold", "frame_head", "frame_size", "halves",
+    "is_all_under", "is_aside", "is_being_computed", "is_conditional", "is_over", "join_name", "live_keys", "load",
+    "locks", "name_of", "own_frame", "own_parts", "owned_from", "read_header", "renewed", "start_of_live", "stored",
+    "with_terms",
 ]  # fmt: skip
 
 HEADER: Final = Struct(">dQI")
 """Before each entry's frame: expires_at, the size of a frame that lies aside, else 0, and the entry's slot."""
 
 _TIME_AND_SLOT: Final = Struct(">d8xI")
+
+first_of: Final = Struct(">d8xIB").unpack_from
+"""Returns what a read needs of a record: expires_at, the slot, and the first byte of the frame."""
 
 LONGEST_FRAME: Final = 2**18
 """Bytes of a frame that follows its header: to find a larger one in a record of its own costs a tenth of its copy."""
@@ -68,6 +73,9 @@ _RENEWED: Final = b"\x1c"
 
 DOUBTFUL: Final = MAY_BEGIN | {ELSEWHERE[0]}
 """First bytes of frames that have to be looked at further."""
+
+HAS_TO_BE_SEEN: Final = bytes(byte in {*DOUBTFUL, ord("h")} for byte in range(256))
+"""For each first byte of a frame or a key, whether entries may not be overwritten where they are without a look."""
 
 LONGEST_KEY: Final = 500
 """Bytes of a storage key that is stored as it is. LMDB's limit is 511."""
@@ -108,14 +116,8 @@ def entry_key_of(storage_key: str) -> bytes:
 
 def entry_keys_of(storage_keys: Sequence[str]) -> list[bytes]:
     """Return the key of each, as entry_key_of() does: all at once, unless one of them is long or odd."""
-    try:
-        joined = ("e" + "\ne".join(storage_keys)).encode()
-    except UnicodeEncodeError:
-        joined = b"\0"
-    names = joined.split(b"\n")
-    if len(names) == len(storage_keys) and b"\0" not in joined and max(map(len, names)) <= 1 + LONGEST_KEY:
-        return names
-    return list(map(entry_key_of, storage_keys))
+    names = storage.batches.encoded("e", storage_keys, LONGEST_KEY, True)
+    return list(map(entry_key_of, storage_keys)) if names is None else names
 
 
 def entry_size(entry_key: bytes, frame_size: int) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, Final
 
+from storeroom import storage
 from storeroom.backends.filebased.checking import check
 from storeroom.backends.filebased.choosing import batch_of
 from storeroom.backends.filebased.counts import COUNTS_KEY, counts_in
@@ -29,8 +30,7 @@ from storeroom.backends.filebased.rebuilding import rebuild
 from storeroom.backends.filebased.records import (
     APART,
     ASIDE,
-    DOUBTFUL,
-    HASHED,
+    HAS_TO_BE_SEEN,
     HEADER,
     LOCK,
     LONGEST_FRAME,
@@ -57,7 +57,6 @@ from storeroom.storage.envelope import Envelope
 __all__ = ["Bounds", "Table", "put_alone"]
 
 
-_SIZE_AT: Final = 8
 _SLOT_AT: Final = 16
 _FRAME_AT: Final = HEADER.size
 _header_of: Final = HEADER.unpack_from
@@ -222,21 +221,9 @@ class Table:
 
     def put_all(self, entry_keys: Sequence[bytes], frames: Sequence[bytes], expires_at: float, bounds: Bounds) -> None:
         """Insert or overwrite entries, as put() does; those first, and together, whose slots stay as they are."""
-        others, renewed, head = [], [], HEADER.pack(expires_at, 0, 0)[:_SLOT_AT]
-        time = head[:_SIZE_AT]
-        for entry_key, frame, old in zip(entry_keys, frames, map(self._transaction.get, entry_keys), strict=True):
-            # As _renewed(), and no slot comes due later than its record expires (benchmarks: "file set_many of 100").
-            if (
-                old is not None
-                and len(old) == _FRAME_AT + len(frame)
-                and old[:_SIZE_AT] <= time  # big-endian, so as the numbers
-                and old[_FRAME_AT] not in DOUBTFUL
-                and frame[0] not in DOUBTFUL
-                and entry_key[0] != HASHED
-            ):
-                renewed.append((entry_key, head + old[_SLOT_AT:_FRAME_AT] + frame))
-            else:
-                others.append((entry_key, frame))
+        # As _renewed(), and no slot comes due later than its record expires (benchmarks: "file set_many of 100").
+        olds, head = list(map(self._transaction.get, entry_keys)), HEADER.pack(expires_at, 0, 0)[:_SLOT_AT]
+        renewed, others = storage.batches.renewals(entry_keys, frames, olds, head, HAS_TO_BE_SEEN)
         self._transaction.cursor().putmulti(renewed)
         for entry_key, frame in others:
             self.put(entry_key, frame, expires_at, bounds)

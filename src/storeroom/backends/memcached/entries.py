@@ -12,15 +12,13 @@ from typing import Final
 from storeroom import timeouts
 from storeroom.timeouts import AT_ONCE, NEVER
 
-__all__ = ["FOR_EVER", "GONE", "HEADER", "exptime", "live_headers", "packed"]
+__all__ = ["FOR_EVER", "GONE", "HEADER", "exptime", "packed"]
 
 HEADER: Final = Struct(">d")
 """expires_at: epoch seconds, infinity for never."""
 
 GONE: Final = HEADER.pack(AT_ONCE)
 """An expired entry, which replaces one that is removed only if nobody has changed it meanwhile."""
-
-_BEHIND_NEVER: Final = (int.from_bytes(HEADER.pack(NEVER), "big") + 1).to_bytes(HEADER.size, "big")
 
 _RELATIVE_MAX: Final = 60 * 60 * 24 * 30
 """An exptime above this is taken for epoch seconds.
@@ -38,19 +36,6 @@ FOR_EVER: Final = 0
 def packed(expires_at: float, frame: bytes) -> bytes:
     """Return the bytes to store."""
     return HEADER.pack(expires_at) + frame
-
-
-def live_headers(now: float) -> tuple[bytes, bytes]:
-    """Return the first header of an entry that is live at a moment, and the first behind the last.
-
-    The bytes of numbers above zero sort as the numbers do. Those below have a higher first byte, and no number, NaN,
-    comes behind infinity: neither is live.
-
-    >>> first, behind = live_headers(5.0)
-    >>> [first <= packed(expires_at, b"5") < behind for expires_at in (4.0, 5.0, 6.0, NEVER, AT_ONCE, math.nan)]
-    [False, False, True, True, False, False]
-    """
-    return HEADER.pack(math.nextafter(now, NEVER)), _BEHIND_NEVER
 
 
 def exptime(expires_at: float) -> int:

@@ -14,6 +14,7 @@ import pylibmc
 
 from storeroom.backends.memcached.clients import BATCH, NoRoomError, TooLargeError, attempts, batches, batches_of_values
 from storeroom.backends.memcached.location import Address
+from storeroom.storage.batches import raw
 
 __all__ = ["ERRORS", "OUTAGES", "PyLibMCClient", "new_client"]
 
@@ -51,11 +52,9 @@ _NO_ROOM: Final = "error 48 "
 
 
 class _Bytes(pylibmc.Client):  # type: ignore[misc]  # pylibmc ships no types
-    """pylibmc's client, without its serializer."""
+    """pylibmc's client, without its serializer: bytes stay as they are."""
 
-    def deserialize(self, data: bytes, _: int) -> bytes:
-        """Leave bytes as they are."""
-        return data
+    deserialize = staticmethod(raw)  # called for each value: one of Python's takes a third of all the time
 
 
 class PyLibMCClient:

@@ -10,9 +10,10 @@ Source: generations, there "namespaces", are from https://github.com/memcached/m
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Final
 
+from storeroom import storage
 from storeroom.keys import LOCK_PREFIX
 
 __all__ = ["generation_key", "is_token", "new_token", "server_key", "server_keys"]
@@ -57,13 +58,10 @@ def server_key(token: str, storage_key: str) -> bytes:
     return f"{token}{_hashed(storage_key)}".encode()
 
 
-def server_keys(token: str, storage_keys: Iterable[str]) -> dict[bytes, str]:
-    """Return the server's keys of entries in a generation, each with its storage key."""
-    names = list(storage_keys)
-    if names and max(map(len, names)) <= _LONGEST and _is_plain("".join(names)):
-        # All at once takes a fifth of the time: a line break is in none of them.
-        return dict(zip((token + f"\n{token}".join(names)).encode().split(b"\n"), names, strict=True))
-    return {server_key(token, name): name for name in names}
+def server_keys(token: str, storage_keys: Collection[str]) -> list[bytes]:
+    """Return the server's keys of entries in a generation."""
+    names = storage.batches.encoded(token, storage_keys, _LONGEST, False)
+    return [server_key(token, storage_key) for storage_key in storage_keys] if names is None else names
 
 
 def _is_plain(text: str) -> bool:

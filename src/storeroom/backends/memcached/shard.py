@@ -7,14 +7,14 @@ import ssl
 import struct
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from storeroom import timeouts
+from storeroom import storage, timeouts
 from storeroom.backends.memcached.clients import Driver, NoRoomError, TooLargeError
 from storeroom.backends.memcached.engine import FRESH_SECONDS, Server
-from storeroom.backends.memcached.entries import FOR_EVER, GONE, HEADER, exptime, live_headers, packed
+from storeroom.backends.memcached.entries import FOR_EVER, GONE, HEADER, exptime, packed
 from storeroom.backends.memcached.server_keys import new_token, server_key, server_keys
 from storeroom.backends.network import NetworkCache
 from storeroom.backends.refusals import LOGIN_REMEDY, TLS_REMEDY
@@ -94,8 +94,8 @@ class Shard(NetworkCache, abstract=True):
     def _key(self, storage_key: str) -> bytes:
         return server_key(self._token(), storage_key)
 
-    def _keys(self, storage_keys: Iterable[str]) -> dict[bytes, str]:
-        """Return the server's keys, each with its storage key."""
+    def _keys(self, storage_keys: Collection[str]) -> list[bytes]:
+        """Return the server's keys."""
         return server_keys(self._token(), storage_keys)
 
     def _token(self) -> str:
@@ -144,17 +144,17 @@ class Shard(NetworkCache, abstract=True):
         return [of_frame(self._tier, frame or None, storage_key, self._codec, expires_at, len(data))]
 
     def _get_many(self, storage_keys: Sequence[str]) -> dict[str, Any]:
-        names, counters = self._keys(storage_keys), self._counters
-        found = self._engine.ask("get_many", list(names))
+        keys, counters = self._keys(storage_keys), self._counters
+        found = self._engine.ask("get_many", keys)
         counters.bytes_read += max(0, sum(map(len, found.values())) - _START * len(found))
-        first, behind = live_headers(timeouts.now())
-        live = {names[key]: data for key, data in found.items() if first <= data < behind or len(data) < _START}
-        values: dict[str, Any] = self._codec.loads_many(live, _START)
-        counters.errors += len(live) - len(values)
+        records, live = list(map(found.get, keys)), storage.batches.live_headers(timeouts.now())
+        values: dict[str, Any]
+        values, unread = self._codec.loads_many(storage_keys, records, _START, live)
+        counters.errors += unread
         return values
 
     def _get_dated(self, storage_keys: Sequence[str]) -> dict[str, tuple[Any, float | None]]:
-        names = self._keys(storage_keys)
+        names = dict(zip(self._keys(storage_keys), storage_keys, strict=True))
         values: dict[str, tuple[Any, float | None]] = {}
         for key, data in self._engine.ask("get_many", list(names)).items():
             value = self._decoded(names[key], data, timeouts.now())
@@ -218,7 +218,8 @@ class Shard(NetworkCache, abstract=True):
 
     def _set_many(self, values: Mapping[str, Any], expires_at: float) -> Sequence[str]:
         expires_at = self._until(expires_at)
-        by_key, frames, header = self._keys(values), self._codec.dumps_many(values), HEADER.pack(expires_at)
+        by_key = dict(zip(self._keys(values), values, strict=True))
+        frames, header = self._codec.dumps_many(values), HEADER.pack(expires_at)
         self._counters.bytes_written += sum(map(len, frames))
         data = {key: header + frame for key, frame in zip(by_key, frames, strict=True)}
         failed = self._store(self._engine.ask, by_key, "set_many", data, exptime(expires_at))
@@ -331,7 +332,7 @@ class Shard(NetworkCache, abstract=True):
         return expires_at > now and bool(self._engine.ask("delete", key)) and not is_over(frame, now)
 
     def _delete_many(self, storage_keys: Sequence[str]) -> int:
-        keys, now = list(self._keys(storage_keys)), timeouts.now()
+        keys, now = self._keys(storage_keys), timeouts.now()
         found = {key: _header(data) for key, data in self._engine.ask("get_many", keys).items()}
         live = [key for key, (expires_at, _) in found.items() if expires_at > now]
         if live:

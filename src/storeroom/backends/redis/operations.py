@@ -3,13 +3,14 @@
 A timeout goes to the server as milliseconds from now, and comes back as such: the clocks of the hosts need not agree.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from redis.exceptions import NoPermissionError, NoScriptError, OutOfMemoryError
 
-from storeroom import timeouts
+from storeroom import storage, timeouts
 from storeroom.backends.redis import scripts
 from storeroom.backends.redis.foreign import ForeignReader
 from storeroom.backends.redis.limits import Limit
@@ -28,7 +29,6 @@ from storeroom.backends.redis.requests import (
 from storeroom.backends.redis.watching import Runner
 from storeroom.engines.counts import Counters
 from storeroom.exceptions import DecodeError, StorageError
-from storeroom.keys import encoded
 from storeroom.serializers import Codec
 from storeroom.storage.copies import alike
 from storeroom.storage.counters import numeric
@@ -68,7 +68,8 @@ def key_bytes(storage_key: str) -> bytes:
 
 def keys_bytes(storage_keys: Collection[str]) -> list[bytes]:
     """Return the names of several keys: see key_bytes()."""
-    return encoded(storage_keys) or list(map(key_bytes, storage_keys))
+    names = storage.batches.encoded("", storage_keys, sys.maxsize, True)
+    return list(map(key_bytes, storage_keys)) if names is None else names
 
 
 def _milliseconds(expires_at: float) -> int:
@@ -122,10 +123,10 @@ class Operations:
         keys = keys_bytes(storage_keys)
         if not self.is_cluster:
             (replies,) = yield one(Use.READ, "MGET", *keys)
-            return self._decoded_many(zip(storage_keys, checked(replies), strict=True))
+            return self._decoded_many(storage_keys, checked(replies))
         replies = yield Request([("GET", key) for key in keys], Use.READ, may_lack=True)
         told, lost = answered(storage_keys, replies)
-        return whole(self._decoded_many(told.items()), lost)
+        return whole(self._decoded_many(list(told), list(told.values())), lost)
 
     def get_dated(self, storage_keys: Sequence[str]) -> Exchange[dict[str, tuple[Any, float | None]]]:
         """One GET and one PTTL for each key, all together."""
@@ -153,16 +154,12 @@ class Operations:
             self.counters.errors += 1
             return MISSING
 
-    def _decoded_many(self, replies: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    def _decoded_many(self, storage_keys: Sequence[str], replies: Sequence[Any]) -> dict[str, Any]:
         """Do as _decoded() for several storage keys and replies; those without a value are absent."""
-        frames = {
-            storage_key: reply if type(reply) is bytes else frame_of(reply)
-            for storage_key, reply in replies
-            if reply is not None
-        }
-        self.counters.bytes_read += sum(map(len, frames.values()))
-        values = self.codec.loads_many(frames)
-        self.counters.errors += len(frames) - len(values)
+        frames = [reply if reply is None or type(reply) is bytes else frame_of(reply) for reply in replies]
+        self.counters.bytes_read += sum(map(len, filter(None, frames)))
+        values, unread = self.codec.loads_many(storage_keys, frames)
+        self.counters.errors += unread
         return values
 
     def expiry(self, storage_key: str) -> Exchange[Any]:

@@ -5,6 +5,7 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Final, Self
 
+from storeroom import storage
 from storeroom.serializers.codec import Codec, SignedCodec
 
 __all__ = ["Sized", "install", "remove"]
@@ -55,7 +56,8 @@ def remove() -> None:
         setattr(*_plain.pop())
 
 
-def _size_of_many(_: Any, frames: Mapping[str, bytes], start: int = 0) -> int:
+def _size_of_many(_: Any, storage_keys: Any, records: Any, start: int = 0, live: Any = None) -> int:
+    frames = storage.batches.left_of(storage_keys, records, start, live)
     return sum(map(len, frames.values())) - start * len(frames)
 
 
