@@ -40,6 +40,7 @@ from storeroom.eviction.collector import Untrack, untracker
 from storeroom.eviction.deadlines import NEVER, NOWHERE, ExpiryIndex
 from storeroom.eviction.dropping import DELETED, EVICTED, Dropping
 from storeroom.eviction.entry import Entry
+from storeroom.eviction.hot_path import insert_of
 from storeroom.eviction.mending import Mending
 from storeroom.eviction.s3fifo import MOST_HITS, AdaptiveS3Fifo
 from storeroom.eviction.shards import LARGE, Debris, Shards, free
@@ -196,6 +197,8 @@ class BoundedMap(Mending, Dropping):
 
         Args: as the attributes of `Entry`, and the present in epoch seconds. Without a bound in bytes size may be 0.
         """
+        if ordinary_insert is not None and ordinary_insert(self, key, value, encoded, expires_at, size, now):
+            return
         self._is_torn = not self._is_torn or self._mended()
         if self.index.due <= now:
             self._sweep(now, _SWEEP)
@@ -439,3 +442,7 @@ class BoundedMap(Mending, Dropping):
             raise AssertionError(f"The bounded map has broken these promises: {broken}")
         self._policy.check_invariants(entries)
         self.index.check_invariants(entries)
+
+
+ordinary_insert: Final = insert_of(globals())
+"""The compiled insert; None where there is none."""

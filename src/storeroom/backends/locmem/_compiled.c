@@ -9,15 +9,8 @@ decided there.
 Everything is done under the interpreter's lock, and in one piece: nothing runs between the last look at an entry and
 its change. A build without that lock keeps the methods in Python. See docs/decisions/0025-compiled-hits.md. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stdint.h>
-#include <structmember.h>
+#include "../../slots.h"
 #include <time.h>
-
-#ifdef Py_GIL_DISABLED
-#error "This file relies on the interpreter's lock; a build without it keeps the methods in Python."
-#endif
 
 #define LONGEST_TIMEOUT 1e11 /* as in storeroom.timeouts */
 #define MOST_HITS 2          /* as in storeroom.eviction */
@@ -29,12 +22,12 @@ its change. A build without that lock keeps the methods in Python. See docs/deci
 
 /* Objects of Python's: first those that learn() is given, in its order, and the classes first of all. */
 enum {
-    HANDLE, ENTRY, COUNTERS, SAMPLED, MAP, ALONE, INDEX, CLASSES,
+    HANDLE, ENTRY, COUNTERS, SAMPLED, MAP, ALONE, INDEX, ENGINE, LOCK, CLASSES,
     OVERLAYS = CLASSES, CLOCKS, LOADS, RAISE_IF_FOREIGN, ENCODED_MARK, MISSING, DEFAULT_TIMEOUT, PASSED_BY, PARSE_WORDS,
-    GIVEN,
+    INSERT, TAG_PREFIX, GIVEN,
     N_NOW = GIVEN, N_OVERLAY, N_DEFAULT_TIMEOUT, N_TIMEOUT, N_DEFAULT, N_UNREADABLE, N_SAMPLE, N_LET_GO,
     N_GET, N__GET, N_GET_OR_SET, N_CHOSEN, N_HANDLES, N_EMPTY, NAMED,
-    ONE = NAMED, TIME, METHOD, COROUTINE, READER, KIND, MOST, LOCMEM,
+    ZERO = NAMED, ONE, AT_ONCE, TIME, METHOD, COROUTINE, READER, KIND, MOST, LOCMEM,
     FUNCTION, COUNTED, HANDLER, OBJECTS
 };
 
@@ -45,9 +38,11 @@ static const char *const NAMES[NAMED - GIVEN] = {
 
 /* Slots of the classes: where they lie in an object. */
 enum {
-    H_HEAD, H_IS_BARE, H_ENTRIES, H_COUNTERS, H_MAP, H_ALONE, H_INDEX,
+    H_HEAD, H_IS_BARE, H_ENTRIES, H_COUNTERS, H_MAP, H_ALONE, H_INDEX, H_LOCK, H_ENGINE, H_NOTED,
+    H_CULL_FREQUENCY, H_BOUNDS_ENTRIES, H_BOUNDS_BYTES, H_MAX_ENTRIES, H_MAX_BYTES,
     E_KEY, E_VALUE, E_ENCODED, E_EXPIRES_AT, E_FREQ, E_INDEXED,
-    C_HITS, C_REUSED, C_MISSES, C_WRITTEN, S_NUMBER, S_DUE, M_HAS_SIZES, M_DROPPED, A_IS_UNDER_WAY, I_DUE, LEARNT,
+    C_HITS, C_REUSED, C_MISSES, C_WRITTEN, S_NUMBER, S_DUE, M_HAS_SIZES, M_DROPPED, M_ENTRIES,
+    M_CULL_FREQUENCY, M_MAX_ENTRIES, M_MAX_BYTES, A_IS_UNDER_WAY, I_DUE, G_MAX_ENTRIES, G_MAX_BYTES, LEARNT,
     F_ALIAS = LEARNT, F_CACHES, F_COUNTED, F_KEY_OF, F_KIND, F_NOTED, F_ANSWERS, SLOTS
 };
 
@@ -56,11 +51,14 @@ static const struct {
     const char *name;
 } SLOT_NAMES[SLOTS] = {
     {HANDLE, "_head"}, {HANDLE, "_is_bare"}, {HANDLE, "_entries"}, {HANDLE, "_counters"}, {HANDLE, "_bounded"},
-    {HANDLE, "_alone"}, {HANDLE, "_index"},
+    {HANDLE, "_alone"}, {HANDLE, "_index"}, {HANDLE, "_lock"}, {HANDLE, "_engine"}, {HANDLE, "_noted"},
+    {HANDLE, "_cull_frequency"}, {HANDLE, "_bounds_entries"}, {HANDLE, "_bounds_bytes"}, {HANDLE, "_max_entries"},
+    {HANDLE, "_max_bytes"},
     {ENTRY, "key"}, {ENTRY, "value"}, {ENTRY, "encoded"}, {ENTRY, "expires_at"}, {ENTRY, "freq"}, {ENTRY, "indexed"},
     {COUNTERS, "hits"}, {COUNTERS, "reused"}, {COUNTERS, "misses"}, {COUNTERS, "written"},
-    {SAMPLED, "number"}, {SAMPLED, "due"}, {MAP, "has_sizes"}, {MAP, "dropped"}, {ALONE, "is_under_way"},
-    {INDEX, "due"},
+    {SAMPLED, "number"}, {SAMPLED, "due"}, {MAP, "has_sizes"}, {MAP, "dropped"}, {MAP, "entries"},
+    {MAP, "cull_frequency"}, {MAP, "_max_entries"}, {MAP, "_max_bytes"}, {ALONE, "is_under_way"}, {INDEX, "due"},
+    {ENGINE, "max_entries"}, {ENGINE, "max_bytes"},
     {FUNCTION, "_alias"}, {FUNCTION, "_caches"}, {FUNCTION, "_counted"}, {FUNCTION, "_key_of"}, {FUNCTION, "_kind"},
     {FUNCTION, "_noted"}, {COUNTED, "answers"},
 };
@@ -75,6 +73,7 @@ typedef struct {
     int is_ready;
     PyObject *objects[OBJECTS];
     Py_ssize_t offsets[SLOTS];
+    PyCFunction acquire, release; /* the code of these methods of an RLock; NULL if they are called in another way */
     PyCFunction clock; /* the code of time.time(); NULL if that may not be Python's own */
     PyTypeObject *reading; /* the class that was last seen to read as LocMemCache; compared, and never followed */
     unsigned int reading_version; /* its version then */
@@ -91,20 +90,6 @@ typedef struct {
     PyObject *weak_references;
     State *state; /* of the module, which the type keeps alive */
 } Method;
-
-#define SLOT(object, slot) (*(PyObject **)((char *)(object) + state->offsets[slot]))
-#define IS(object, owner) ((object) != NULL && Py_IS_TYPE(object, (PyTypeObject *)state->objects[owner]))
-#define IS_TEXT(object) ((object) != NULL && PyUnicode_CheckExact(object))
-#define IS_FLOAT(object) ((object) != NULL && PyFloat_CheckExact(object))
-
-/* Three answers: go on, leave the call to Python, raise the error that is set. */
-enum { OURS = 1, PYTHONS = 0, ERROR = -1 };
-
-static int
-pythons_or_error(void)
-{
-    return PyErr_Occurred() ? ERROR : PYTHONS;
-}
 
 /* What reads and writes share -------------------------------------------------------------------------------------- */
 
@@ -176,16 +161,15 @@ storage_key_of(State *state, PyObject *self, PyObject *key)
     return storage_key;
 }
 
-/* Look a key up: give a new reference to its entry. */
+/* Look a storage key up: give a new reference to its entry. */
 static int
-find(State *state, PyObject *self, PyObject *key, PyObject **entry)
+look_up(State *state, PyObject *self, PyObject *storage_key, PyObject **entry)
 {
-    PyObject *storage_key = storage_key_of(state, self, key), *entries = SLOT(self, H_ENTRIES);
-    if (storage_key == NULL || entries == NULL) {
-        Py_XDECREF(storage_key);
-        return pythons_or_error();
+    PyObject *entries = Py_XNewRef(SLOT(self, H_ENTRIES));
+    *entry = NULL;
+    if (entries == NULL) {
+        return PYTHONS;
     }
-    Py_INCREF(entries);
     if (PyDict_CheckExact(entries)) {
         *entry = Py_XNewRef(PyDict_GetItemWithError(entries, storage_key));
     }
@@ -193,12 +177,21 @@ find(State *state, PyObject *self, PyObject *key, PyObject **entry)
         *entry = PyObject_CallMethodOneArg(entries, state->objects[N_GET], storage_key);
     }
     Py_DECREF(entries);
-    Py_DECREF(storage_key);
     if (IS(*entry, ENTRY)) {
         return OURS;
     }
     Py_CLEAR(*entry);
     return pythons_or_error();
+}
+
+/* Look a key up, likewise. */
+static int
+find(State *state, PyObject *self, PyObject *key, PyObject **entry)
+{
+    PyObject *storage_key = storage_key_of(state, self, key);
+    int answer = storage_key == NULL ? pythons_or_error() : look_up(state, self, storage_key, entry);
+    Py_XDECREF(storage_key);
+    return answer;
 }
 
 /* Read timeouts.now(). Where that is Python's own clock, it is read as time.time() reads it, in two thirds of the time
@@ -561,30 +554,112 @@ overwrite(State *state, PyObject *self, PyObject *entry, PyObject *key, PyObject
 }
 
 static int
+are_same(PyObject *one, PyObject *other)
+{
+    return one == other || (one != NULL && PyLong_CheckExact(one) && other != NULL && PyLong_CheckExact(other) &&
+                            PyObject_RichCompareBool(one, other, Py_EQ) == 1);
+}
+
+/* Tell whether all is as this handle's _store() left it: its head is noted, and the bounds are its own. */
+static int
+is_settled(State *state, PyObject *self, PyObject *map)
+{
+    PyObject *engine = SLOT(self, H_ENGINE), *head = SLOT(self, H_HEAD);
+    if (!IS(engine, ENGINE) || head == NULL || head != SLOT(self, H_NOTED) ||
+        SLOT(self, H_ENTRIES) != SLOT(map, M_ENTRIES) || SLOT(self, H_CULL_FREQUENCY) != SLOT(map, M_CULL_FREQUENCY)) {
+        return 0;
+    }
+    int own_entries = SLOT(self, H_BOUNDS_ENTRIES) == Py_True, own_bytes = SLOT(self, H_BOUNDS_BYTES) == Py_True;
+    PyObject *max_entries = own_entries ? SLOT(self, H_MAX_ENTRIES) : SLOT(engine, G_MAX_ENTRIES);
+    PyObject *max_bytes = own_bytes ? SLOT(self, H_MAX_BYTES) : SLOT(engine, G_MAX_BYTES);
+    return are_same(SLOT(map, M_MAX_ENTRIES), max_entries) && SLOT(map, M_HAS_SIZES) == Py_False &&
+           SLOT(map, M_MAX_BYTES) == Py_None && max_bytes == Py_None;
+}
+
+/* Insert a new key under the lock, noted as a change under way. */
+static int
+insert(State *state, PyObject *self, PyObject *map, PyObject *storage_key, PyObject *value, PyObject *until, double now)
+{
+    PyObject *alone = SLOT(self, H_ALONE), *moment;
+    if (!IS(alone, ALONE) || SLOT(alone, A_IS_UNDER_WAY) != Py_False || !is_settled(state, self, map)) {
+        return PYTHONS;
+    }
+    if ((moment = PyFloat_FromDouble(now)) == NULL) {
+        return ERROR;
+    }
+    Py_INCREF(alone);
+    PyObject *terms[] = {map, storage_key, value, Py_None, until, state->objects[ZERO], moment};
+    Py_SETREF(SLOT(alone, A_IS_UNDER_WAY), Py_NewRef(Py_True));
+    PyObject *done = PyObject_Vectorcall(state->objects[INSERT], terms, 7, NULL);
+    if (done != NULL) { /* else it was cut short, which the next change finds out */
+        Py_SETREF(SLOT(alone, A_IS_UNDER_WAY), Py_NewRef(Py_False));
+    }
+    Py_DECREF(moment);
+    Py_DECREF(alone);
+    Py_XDECREF(done);
+    return done == NULL ? ERROR : done == Py_True ? OURS : PYTHONS;
+}
+
+/* Put a new key into the map, and do the rest of the write. Nothing runs between the look for the key and the taking of
+   the lock, which does not wait: where another thread has it, the method in Python does. */
+static int
+put_new(State *state, PyObject *self, PyObject *key, PyObject *storage_key, PyObject *value, PyObject *until,
+        double now)
+{
+    PyObject *map = SLOT(self, H_MAP), *lock = SLOT(self, H_LOCK), *counters = SLOT(self, H_COUNTERS), *written;
+    written = IS(counters, COUNTERS) ? SLOT(counters, C_WRITTEN) : NULL;
+    int is_tag = PyUnicode_READ_CHAR(storage_key, 0) == PyUnicode_READ_CHAR(state->objects[TAG_PREFIX], 0);
+    if (!IS(map, MAP) || !IS(written, SAMPLED) || state->objects[INSERT] == Py_None || is_tag || lock == NULL ||
+        !PyObject_TypeCheck(lock, (PyTypeObject *)state->objects[LOCK]) || state->acquire == NULL) {
+        return PYTHONS;
+    }
+    PyObject *taken = ((PyCFunctionWithKeywords)(void (*)(void))state->acquire)(lock, state->objects[AT_ONCE], NULL);
+    Py_XDECREF(taken);
+    if (taken != Py_True) {
+        return taken == NULL ? ERROR : PYTHONS;
+    }
+    Py_INCREF(map);
+    Py_INCREF(lock);
+    Py_INCREF(written);
+    PyObject *type, *error, *traceback;
+    int answer = insert(state, self, map, storage_key, value, until, now);
+    PyErr_Fetch(&type, &error, &traceback);
+    PyObject *none = state->release(lock, NULL);
+    PyErr_Restore(type, error, traceback);
+    answer = answer == OURS ? end_write(state, self, map, written, key) : answer;
+    Py_XDECREF(none);
+    Py_DECREF(written);
+    Py_DECREF(lock);
+    Py_DECREF(map);
+    return answer;
+}
+
+static int
 put(State *state, PyObject *self, PyObject *key, PyObject *value, PyObject *timeout)
 {
     double seconds, now;
-    PyObject *entry;
+    PyObject *entry = NULL, *storage_key = NULL;
     int answer = is_immutable(value) ? is_plain(state, self) : PYTHONS;
     if (answer == OURS && !(IS_TEXT(SLOT(self, H_HEAD)) && PyUnicode_CheckExact(key))) {
         return PYTHONS; /* an error of the key comes before one of the timeout */
     }
     answer = answer == OURS ? read_timeout(state, self, timeout, &seconds) : answer;
     answer = answer == OURS ? read_clock(state, &now) : answer;
-    answer = answer == OURS ? find(state, self, key, &entry) : answer;
-    if (answer != OURS) {
-        return answer;
+    if (answer != OURS || (storage_key = storage_key_of(state, self, key)) == NULL) {
+        return answer == OURS ? pythons_or_error() : answer;
     }
     PyObject *until = PyFloat_FromDouble(now + seconds);
-    if (until == NULL) {
-        answer = ERROR;
-    }
-    else {
+    answer = until == NULL ? ERROR : look_up(state, self, storage_key, &entry);
+    if (answer == OURS) {
         int may = may_overwrite(state, self, entry, now, now + seconds);
         answer = may ? overwrite(state, self, entry, key, value, until) : PYTHONS;
-        Py_DECREF(until);
     }
-    Py_DECREF(entry);
+    else if (answer == PYTHONS) {
+        answer = put_new(state, self, key, storage_key, value, until, now);
+    }
+    Py_XDECREF(until);
+    Py_DECREF(storage_key);
+    Py_XDECREF(entry);
     return answer;
 }
 
@@ -1355,32 +1430,12 @@ static PyType_Spec method_spec = {
 
 /* The module ------------------------------------------------------------------------------------------------------- */
 
-/* Find out where a slot of a class lies. */
-static int
-learn_offset(PyObject *owner, const char *name, Py_ssize_t *offset)
-{
-    PyObject *found = PyObject_GetAttrString(owner, name);
-    if (found == NULL) {
-        return ERROR;
-    }
-    PyMemberDef *member = Py_IS_TYPE(found, &PyMemberDescr_Type) ? ((PyMemberDescrObject *)found)->d_member : NULL;
-    int is_slot = member != NULL && member->type == T_OBJECT_EX;
-    if (is_slot) {
-        *offset = member->offset;
-    }
-    else {
-        PyErr_Format(PyExc_TypeError, "%R has no slot %s", owner, name);
-    }
-    Py_DECREF(found);
-    return is_slot ? OURS : ERROR;
-}
-
 static PyObject *
 learn(PyObject *module, PyObject *const *args, Py_ssize_t given)
 {
     State *state = PyModule_GetState(module);
     int fits = !state->is_ready && given == GIVEN && PyList_CheckExact(args[OVERLAYS]) &&
-               PyDict_Check(args[CLOCKS]) && PyTuple_Check(args[PASSED_BY]);
+               PyDict_Check(args[CLOCKS]) && PyTuple_Check(args[PASSED_BY]) && IS_TEXT(args[TAG_PREFIX]);
     for (int each = 0; fits && each < CLASSES; each++) {
         fits = PyType_Check(args[each]);
     }
@@ -1396,6 +1451,12 @@ learn(PyObject *module, PyObject *const *args, Py_ssize_t given)
             return NULL;
         }
     }
+    state->acquire = code_of(args[LOCK], "acquire", METH_VARARGS | METH_KEYWORDS);
+    state->release = code_of(args[LOCK], "release", METH_NOARGS);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    state->acquire = state->release == NULL ? NULL : state->acquire;
     state->is_ready = 1;
     Py_RETURN_NONE;
 }
@@ -1498,12 +1559,14 @@ module_exec(PyObject *module)
     PyObject *time = PyImport_ImportModule("time");
     objects[TIME] = time == NULL ? NULL : PyObject_GetAttrString(time, "time");
     Py_XDECREF(time);
+    objects[ZERO] = PyLong_FromLong(0);
     objects[ONE] = PyLong_FromLong(1);
+    objects[AT_ONCE] = Py_BuildValue("(O)", Py_False);
     objects[MOST] = PyLong_FromLong(MOST_HITS); /* small numbers are the same objects everywhere */
     objects[METHOD] = PyType_FromModuleAndSpec(module, &method_spec, NULL);
     objects[COROUTINE] = PyType_FromModuleAndSpec(module, &coroutine_spec, NULL);
-    if (objects[TIME] == NULL || objects[ONE] == NULL || objects[MOST] == NULL || objects[METHOD] == NULL ||
-        objects[COROUTINE] == NULL) {
+    if (objects[TIME] == NULL || objects[ZERO] == NULL || objects[ONE] == NULL || objects[AT_ONCE] == NULL ||
+        objects[MOST] == NULL || objects[METHOD] == NULL || objects[COROUTINE] == NULL) {
         return -1;
     }
     PyTypeObject *coroutine = (PyTypeObject *)objects[COROUTINE];
