@@ -12,7 +12,7 @@ NPM    := .cache/npm
 PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 # A change of any of these makes an editable install anew.
-BUILT  := pyproject.toml hatch_build.py src/storeroom/slots.h $(wildcard src/storeroom/*/_compiled.c src/storeroom/*/*/_compiled.c)
+BUILT  := pyproject.toml hatch_build.py src/storeroom/slots.h src/storeroom/eviction/insert.h $(shell find src -name "*.c")
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -95,7 +95,7 @@ dist: $(VENV)/.docs ## wheel and sdist in dist/, checked as an index does; insta
 clean: ## remove everything that make has made
 	rm -rf $(VENV) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	find src -name "_compiled.*.so" -delete
+	rm -f src/storeroom/backends/locmem/_compiled.*.so
 
 # Set-up: a stamp file per installed set, renewed when a file changes that it is built from.
 

@@ -1,4 +1,4 @@
-"""Builds the compiled parts of local memory, where there is a compiler: docs/decisions/0025-compiled-hits.md.
+"""Builds the compiled methods of local memory, where there is a compiler: docs/decisions/0025-compiled-hits.md.
 
 A wheel has them in it then, and is for one version of Python; an editable install has them beside their source. Where
 they cannot be built, or STOREROOM_PURE=1 asks for none, the package is pure Python, and works as well.
@@ -14,14 +14,16 @@ from typing import Any, Final
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from setuptools import Distribution, Extension
 
-MODULES: Final = ("storeroom.eviction._compiled", "storeroom.backends.locmem._compiled")
+MODULE: Final = "storeroom.backends.locmem._compiled"
+FOLDER: Final = "storeroom/backends/locmem"
+SOURCES: Final = (f"{FOLDER}/_compiled.c", "storeroom/eviction/insert.c")
 
-#: No product and sum in one step, which some processors round once: Python rounds both.
-ARGUMENTS: Final = [] if os.name == "nt" else ["-ffp-contract=off"]
+#: No product and sum in one step, which some processors round but once: Python rounds both.
+ARGUMENTS: Final = [] if os.name == "nt" else ["-ffp-contract=off", "-fvisibility=hidden"]
 
 
 class CompiledMethods(BuildHookInterface[Any]):
-    """Builds the extensions for a wheel."""
+    """Builds the extension for a wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and put the result where it is imported from."""
@@ -31,9 +33,8 @@ class CompiledMethods(BuildHookInterface[Any]):
             compiled(self.root, Path(self.root) / "src")
             return
         self.folder = tempfile.TemporaryDirectory()  # until the wheel is written
-        folder = Path(self.folder.name)
-        for built in compiled(self.root, folder):
-            build_data["force_include"][str(built)] = str(built.relative_to(folder))
+        if (built := compiled(self.root, Path(self.folder.name))) is not None:
+            build_data["force_include"][str(built)] = f"{FOLDER}/{built.name}"
             build_data.update(pure_python=False, infer_tag=True)
 
 
@@ -43,17 +44,15 @@ def is_wanted() -> bool:
     return sys.implementation.name == "cpython" and has_lock and os.environ.get("STOREROOM_PURE", "0") in {"", "0"}
 
 
-def compiled(root: str, folder: Path) -> list[Path]:
-    """Compile into a folder, and return the files; without those, and with a warning of setuptools, where that fails."""
-    sources = {module: f"{root}/src/{module.replace('.', '/')}.c" for module in MODULES}
-    extensions = [
-        Extension(module, [source], optional=True, extra_compile_args=ARGUMENTS) for module, source in sources.items()
-    ]
-    command: Any = Distribution({"ext_modules": extensions}).get_command_obj("build_ext")
+def compiled(root: str, folder: Path) -> Path | None:
+    """Compile into a folder, and return the file; None, with a warning of setuptools, where that fails."""
+    sources = [f"{root}/src/{source}" for source in SOURCES]
+    extension = Extension(MODULE, sources, optional=True, extra_compile_args=ARGUMENTS)
+    command: Any = Distribution({"ext_modules": [extension]}).get_command_obj("build_ext")
     command.force = True
     command.build_lib = str(folder)
     with tempfile.TemporaryDirectory() as command.build_temp:
         command.ensure_finalized()
         command.run()
-    built = [Path(command.get_ext_fullpath(module)) for module in MODULES]
-    return [each for each in built if each.exists()]
+    built = Path(command.get_ext_fullpath(MODULE))
+    return built if built.exists() else None

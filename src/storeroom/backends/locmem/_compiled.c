@@ -10,6 +10,7 @@ Everything is done under the interpreter's lock, and in one piece: nothing runs 
 its change. A build without that lock keeps the methods in Python. See docs/decisions/0025-compiled-hits.md. */
 
 #include "../../slots.h"
+#include "../../eviction/insert.h"
 #include <time.h>
 
 #define LONGEST_TIMEOUT 1e11 /* as in storeroom.timeouts */
@@ -24,7 +25,7 @@ its change. A build without that lock keeps the methods in Python. See docs/deci
 enum {
     HANDLE, ENTRY, COUNTERS, SAMPLED, MAP, ALONE, INDEX, ENGINE, LOCK, CLASSES,
     OVERLAYS = CLASSES, CLOCKS, LOADS, RAISE_IF_FOREIGN, ENCODED_MARK, MISSING, DEFAULT_TIMEOUT, PASSED_BY, PARSE_WORDS,
-    INSERT, TAG_PREFIX, GIVEN,
+    TAG_PREFIX, GIVEN,
     N_NOW = GIVEN, N_OVERLAY, N_DEFAULT_TIMEOUT, N_TIMEOUT, N_DEFAULT, N_UNREADABLE, N_SAMPLE, N_LET_GO,
     N_GET, N__GET, N_GET_OR_SET, N_CHOSEN, N_HANDLES, N_EMPTY, NAMED,
     ZERO = NAMED, ONE, AT_ONCE, TIME, METHOD, COROUTINE, READER, KIND, MOST, LOCMEM,
@@ -79,6 +80,7 @@ typedef struct {
     unsigned int reading_version; /* its version then */
     uint64_t attributes_version; /* that of the attributes that a handle was last seen to have */
     PyObject *spare; /* the memory of a coroutine that has ended */
+    Insertion *insertion; /* the compiled insert of new keys */
     Note notes[NOTES];
 } State;
 
@@ -580,24 +582,19 @@ is_settled(State *state, PyObject *self, PyObject *map)
 static int
 insert(State *state, PyObject *self, PyObject *map, PyObject *storage_key, PyObject *value, PyObject *until, double now)
 {
-    PyObject *alone = SLOT(self, H_ALONE), *moment;
+    PyObject *alone = SLOT(self, H_ALONE);
     if (!IS(alone, ALONE) || SLOT(alone, A_IS_UNDER_WAY) != Py_False || !is_settled(state, self, map)) {
         return PYTHONS;
     }
-    if ((moment = PyFloat_FromDouble(now)) == NULL) {
-        return ERROR;
-    }
     Py_INCREF(alone);
-    PyObject *terms[] = {map, storage_key, value, Py_None, until, state->objects[ZERO], moment};
+    PyObject *terms[] = {map, storage_key, value, Py_None, until, state->objects[ZERO]};
     Py_SETREF(SLOT(alone, A_IS_UNDER_WAY), Py_NewRef(Py_True));
-    PyObject *done = PyObject_Vectorcall(state->objects[INSERT], terms, 7, NULL);
-    if (done != NULL) { /* else it was cut short, which the next change finds out */
+    int answer = insertion_insert(state->insertion, terms, now);
+    if (answer != ERROR) { /* else it was cut short, which the next change finds out */
         Py_SETREF(SLOT(alone, A_IS_UNDER_WAY), Py_NewRef(Py_False));
     }
-    Py_DECREF(moment);
     Py_DECREF(alone);
-    Py_XDECREF(done);
-    return done == NULL ? ERROR : done == Py_True ? OURS : PYTHONS;
+    return answer;
 }
 
 /* Put a new key into the map, and do the rest of the write. Nothing runs between the look for the key and the taking of
@@ -609,7 +606,7 @@ put_new(State *state, PyObject *self, PyObject *key, PyObject *storage_key, PyOb
     PyObject *map = SLOT(self, H_MAP), *lock = SLOT(self, H_LOCK), *counters = SLOT(self, H_COUNTERS), *written;
     written = IS(counters, COUNTERS) ? SLOT(counters, C_WRITTEN) : NULL;
     int is_tag = PyUnicode_READ_CHAR(storage_key, 0) == PyUnicode_READ_CHAR(state->objects[TAG_PREFIX], 0);
-    if (!IS(map, MAP) || !IS(written, SAMPLED) || state->objects[INSERT] == Py_None || is_tag || lock == NULL ||
+    if (!IS(map, MAP) || !IS(written, SAMPLED) || state->insertion == NULL || is_tag || lock == NULL ||
         !PyObject_TypeCheck(lock, (PyTypeObject *)state->objects[LOCK]) || state->acquire == NULL) {
         return PYTHONS;
     }
@@ -1482,6 +1479,29 @@ learn_calls(PyObject *module, PyObject *const *args, Py_ssize_t given)
 }
 
 static PyObject *
+learn_insert(PyObject *module, PyObject *const *args, Py_ssize_t given)
+{
+    State *state = PyModule_GetState(module);
+    Insertion *learnt = insertion_new(args, given);
+    if (learnt == NULL) {
+        return NULL;
+    }
+    insertion_free(state->insertion);
+    state->insertion = learnt;
+    Py_RETURN_NONE;
+}
+
+/* insert(map, key, value, encoded, expires_at, size, now) */
+static PyObject *
+insert_into(PyObject *module, PyObject *const *args, Py_ssize_t given)
+{
+    State *state = PyModule_GetState(module);
+    int is_simple = state->insertion != NULL && given == 7 && IS_FLOAT(args[6]);
+    int answer = is_simple ? insertion_insert(state->insertion, args, PyFloat_AS_DOUBLE(args[6])) : PYTHONS;
+    return answer == ERROR ? NULL : PyBool_FromLong(answer == OURS);
+}
+
+static PyObject *
 compiled(PyObject *module, PyObject *function)
 {
     State *state = PyModule_GetState(module);
@@ -1517,7 +1537,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     for (int each = 0; each < OBJECTS; each++) {
         Py_VISIT(state->objects[each]);
     }
-    return 0;
+    return insertion_traverse(state->insertion, visit, arg);
 }
 
 static int
@@ -1529,6 +1549,8 @@ module_clear(PyObject *module)
         PyObject_GC_Del(state->spare);
         state->spare = NULL;
     }
+    insertion_free(state->insertion);
+    state->insertion = NULL;
     for (int each = 0; each < OBJECTS; each++) {
         Py_CLEAR(state->objects[each]);
     }
@@ -1582,6 +1604,9 @@ module_exec(PyObject *module)
 static PyMethodDef module_methods[] = {
     {"compiled", compiled, METH_O, "Return the compiled form of a method of LocMemCache, known by its name."},
     {"learn_calls", (PyCFunction)(void (*)(void))learn_calls, METH_FASTCALL, "Take the classes of cached functions."},
+    {"learn_insert", (PyCFunction)(void (*)(void))learn_insert, METH_FASTCALL, "Take the terms of insert()."},
+    {"insert", (PyCFunction)(void (*)(void))insert_into, METH_FASTCALL,
+     "Do as BoundedMap.insert(); False if that is no ordinary case: then nothing was done."},
     {"learn", (PyCFunction)(void (*)(void))learn, METH_FASTCALL, "Take the classes and objects that methods turn to."},
     {NULL, NULL, 0, NULL},
 };

@@ -5,8 +5,12 @@ methods in Python are their equals, and all that there is elsewhere. ``STOREROOM
 the compiled ones off, if it is set when the process begins. See docs/decisions/0025-compiled-hits.md.
 """
 
+import os
 import threading
-from _pickle import loads  # the C module alone
+from _heapq import heappush  # the C module alone
+from _pickle import loads  # likewise
+from collections import deque
+from importlib import import_module
 from typing import Any, Final, TypeVar
 
 from storeroom import timeouts
@@ -14,10 +18,9 @@ from storeroom.backends.locmem.contents import MemoryContents, MemoryEngine
 from storeroom.config.freshness import FreshnessOptions
 from storeroom.engines.counts import Counters, Sampled
 from storeroom.engines.nesting import Alone
-from storeroom.eviction import ENCODED, BoundedMap, Entry
-from storeroom.eviction.bounded_map import ordinary_insert
-from storeroom.eviction.deadlines import ExpiryIndex
-from storeroom.eviction.hot_path import compiled
+from storeroom.eviction import ENCODED, BoundedMap, Entry, Pinned, bounded_map, share
+from storeroom.eviction.deadlines import NEVER, NOWHERE, ExpiryIndex
+from storeroom.eviction.s3fifo import AdaptiveS3Fifo, Ghosts
 from storeroom.keys import TAG_PREFIX
 from storeroom.storage.hooks import MISSING, OVERLAY_ATTRIBUTE
 from storeroom.storage.interruptions import raise_if_foreign
@@ -32,13 +35,22 @@ _PASSED_BY: Final = ("timeout", "tags", *FreshnessOptions.__annotations__)
 
 def _load() -> Any:
     """Return the compiled module, which knows by then the objects that it works on; None where there is none."""
-    module = compiled("storeroom.backends.locmem._compiled")
-    if module is not None:
-        module.learn(
-            MemoryContents, Entry, Counters, Sampled, BoundedMap, Alone, ExpiryIndex, MemoryEngine,
-            type(threading.RLock()), OVERLAY_ATTRIBUTE, vars(timeouts), loads, raise_if_foreign, ENCODED, MISSING,
-            timeouts.DEFAULT_TIMEOUT, _PASSED_BY, timeouts.parse_words, ordinary_insert, TAG_PREFIX,
-        )  # fmt: skip
+    if os.environ.get("STOREROOM_PURE", "0") not in {"", "0"}:
+        return None
+    try:
+        module: Any = import_module("storeroom.backends.locmem._compiled")
+    except ModuleNotFoundError:  # it was not built; one that is broken is an error
+        return None
+    module.learn(
+        MemoryContents, Entry, Counters, Sampled, BoundedMap, Alone, ExpiryIndex, MemoryEngine,
+        type(threading.RLock()), OVERLAY_ATTRIBUTE, vars(timeouts), loads, raise_if_foreign, ENCODED, MISSING,
+        timeouts.DEFAULT_TIMEOUT, _PASSED_BY, timeouts.parse_words, TAG_PREFIX,
+    )  # fmt: skip
+    module.learn_insert(
+        Entry, BoundedMap, AdaptiveS3Fifo, Ghosts, share.Share, ExpiryIndex, deque, Pinned, ENCODED, NEVER, NOWHERE,
+        vars(bounded_map), vars(share), heappush,
+    )  # fmt: skip
+    bounded_map.ordinary_insert = module.insert
     return module
 
 
@@ -50,8 +62,8 @@ IS_COMPILED: Final = _module is not None
 
 def hot(method: T) -> T:
     """Return the compiled form of a method, known by its name, which hands on to it all that is not ordinary."""
-    form: T = method if _module is None else _module.compiled(method)
-    return form
+    compiled: T = method if _module is None else _module.compiled(method)
+    return compiled
 
 
 def hasten(functions: Any, *classes: type) -> None:

@@ -1,6 +1,6 @@
 /* The ordinary insert of a new key into a map, also a full one, compiled.
 
-insert() does to the same objects what BoundedMap.insert() and all that it calls do, in their order, and adds up the
+It does to the same objects what BoundedMap.insert() and all that it calls do, in their order, and adds up the
 same numbers in the same order: so it evicts the same entries. First it looks at all that it will need. Where it meets
 anything that is not ordinary it has changed nothing yet, and tells so: the method in Python goes on.
 
@@ -9,6 +9,7 @@ if an object that is freed or made here runs code. An error in the midst leaves 
 change. See docs/decisions/0025-compiled-hits.md. */
 
 #include "../slots.h"
+#include "insert.h"
 
 #define PATIENCE 128 /* as in storeroom.eviction.s3fifo */
 #define FILLED 3     /* likewise */
@@ -19,7 +20,7 @@ change. See docs/decisions/0025-compiled-hits.md. */
 #define PROVEN 4
 #define DIGITS 4 /* numbers of hits, and of queues */
 
-/* What learn() is given, in its order, and the classes first of all. */
+/* What hot_path.py gives, in its order, and the classes first of all. */
 enum {
     ENTRY, MAP, POLICY, GHOSTS, SHARE, INDEX, DEQUE, PINNED, CLASSES,
     ENCODED = CLASSES, NEVER, NOWHERE, MAP_TERMS, SHARE_TERMS, HEAPPUSH,
@@ -75,20 +76,21 @@ static const char *const TERM_NAMES[TERMS] = {ALL_TERMS(AS_NAME)};
 
 #define TERM(name) (state->terms[T_##name])
 
-typedef struct {
-    int is_ready;
+struct Insertion {
     PyObject *objects[OBJECTS], *digits[DIGITS];
     Py_ssize_t offsets[SLOTS];
     double terms[TERMS];
     PyCFunction append, appendleft, popleft; /* of a deque: a call of them by name takes five times as long */
-} State;
+};
+
+typedef struct Insertion State;
 
 /* An insert under way: objects of the map, which keeps them alive, and its numbers. */
 typedef struct {
     PyObject *map, *entries, *policy, *ghosts, *index, *queues[QUEUES], *deadlines[2], *items[2];
     int is_full, is_known; /* is_known: the key is among the ghosts */
     long long small, proven, small_before, proven_before, evicted[2];
-    Share share, before;
+    Share share;
 } Insert;
 
 /* Numbers, and queues ---------------------------------------------------------------------------------------------- */
@@ -435,9 +437,16 @@ static int
 store_numbers(State *state, Insert *it)
 {
     PyObject *share = SLOT(it->policy, POLICY_share);
-    const double *now = (double *)&it->share, *before = (double *)&it->before;
-    for (int slot = SHARE__least; slot <= SHARE_window; slot++, now++, before++) {
-        if (*now != *before && set_number(state, share, slot, PyFloat_FromDouble(*now)) == ERROR) {
+    const double *number = (double *)&it->share;
+    for (int slot = SHARE__least; slot <= SHARE_window; slot++, number++) {
+        PyObject *before = SLOT(share, slot);
+        if (PyFloat_AS_DOUBLE(before) == *number) {
+            continue;
+        }
+        if (Py_REFCNT(before) == 1) { /* nobody but the slot has it */
+            ((PyFloatObject *)before)->ob_fval = *number;
+        }
+        else if (set_number(state, share, slot, PyFloat_FromDouble(*number)) == ERROR) {
             return ERROR;
         }
     }
@@ -477,7 +486,11 @@ drop_stale(State *state, Insert *it)
     for (int each = 0; each < STEP; each++) {
         PyObject *deadline = state->popleft(it->deadlines[0], NULL);
         PyObject *item = deadline == NULL ? NULL : state->popleft(it->items[0], NULL);
-        int answer = item == NULL ? ERROR : PyObject_RichCompareBool(SLOT(item, ENTRY_indexed), deadline, Py_EQ);
+        PyObject *indexed = item == NULL ? NULL : SLOT(item, ENTRY_indexed);
+        int answer = item == NULL ? ERROR : indexed == deadline;
+        if (!answer && indexed != state->objects[NOWHERE]) { /* most are one or the other */
+            answer = PyObject_RichCompareBool(indexed, deadline, Py_EQ);
+        }
         if (answer == 1) {
             answer = append(state, it->deadlines[1], deadline);
             answer = answer == OURS ? append(state, it->items[1], item) : ERROR;
@@ -652,7 +665,6 @@ look_at_policy(State *state, Insert *it)
         }
         *number = PyFloat_AS_DOUBLE(SLOT(share, slot));
     }
-    it->before = it->share;
     it->small_before = it->small;
     it->proven_before = it->proven;
     return OURS;
@@ -783,25 +795,39 @@ new_entry(State *state, PyObject *const *args)
     return entry;
 }
 
-static PyObject *
-insert(PyObject *module, PyObject *const *args, Py_ssize_t given)
+int
+insertion_insert(State *state, PyObject *const *terms, double now)
 {
-    State *state = PyModule_GetState(module);
-    int is_likely = state->is_ready && given == 7 && IS(args[0], MAP) && IS_TEXT(args[1]) && IS_FLOAT(args[4]) &&
-                    PyLong_CheckExact(args[5]) && IS_FLOAT(args[6]);
+    int is_likely = state->append != NULL && state->appendleft != NULL && state->popleft != NULL &&
+                    IS(terms[0], MAP) && IS_TEXT(terms[1]) && IS_FLOAT(terms[4]) && PyLong_CheckExact(terms[5]);
     if (!is_likely) {
-        Py_RETURN_FALSE;
+        return PYTHONS;
     }
-    PyObject *entry = new_entry(state, args); /* before all looks, as the collector may run */
-    Insert it = {.map = args[0]};
-    int answer = entry == NULL ? ERROR
-                               : look(state, &it, args[1], PyFloat_AS_DOUBLE(args[4]), PyFloat_AS_DOUBLE(args[6]));
+    PyObject *entry = new_entry(state, terms); /* before all looks, as the collector may run */
+    Insert it;
+    it.map = terms[0];
+    int answer = entry == NULL ? ERROR : look(state, &it, terms[1], PyFloat_AS_DOUBLE(terms[4]), now);
     answer = answer == OURS ? keep(state, &it, entry) : answer;
     Py_XDECREF(entry);
-    return answer == ERROR ? NULL : PyBool_FromLong(answer == OURS);
+    return answer;
 }
 
-/* The module ------------------------------------------------------------------------------------------------------- */
+/* Terms ------------------------------------------------------------------------------------------------------------ */
+
+static int
+learn_slots(State *state)
+{
+    for (int each = 0; each < SLOTS; each++) {
+        PyObject *owner = state->objects[SLOT_NAMES[each].owner];
+        if (learn_offset(owner, SLOT_NAMES[each].name, &state->offsets[each]) == ERROR) {
+            return ERROR;
+        }
+    }
+    state->append = code_of(state->objects[DEQUE], "append", METH_O);
+    state->appendleft = code_of(state->objects[DEQUE], "appendleft", METH_O);
+    state->popleft = code_of(state->objects[DEQUE], "popleft", METH_NOARGS);
+    return PyErr_Occurred() ? ERROR : OURS;
+}
 
 /* Read the constants of storeroom.eviction.share. */
 static int
@@ -819,114 +845,63 @@ learn_terms(State *state)
     return PyErr_Occurred() ? ERROR : OURS;
 }
 
-static PyObject *
-learn(PyObject *module, PyObject *const *args, Py_ssize_t given)
+static int
+learn_objects(State *state, PyObject *const *terms)
 {
-    State *state = PyModule_GetState(module);
-    int fits = !state->is_ready && given == GIVEN && PyDict_Check(args[MAP_TERMS]) && PyDict_Check(args[SHARE_TERMS]);
-    for (int each = 0; fits && each < CLASSES; each++) {
-        fits = PyType_Check(args[each]);
-    }
-    if (!fits) {
-        PyErr_SetString(PyExc_TypeError, "learn() is called once, with the terms of its own hot_path.py");
-        return NULL;
-    }
     for (int each = 0; each < GIVEN; each++) {
-        Py_XSETREF(state->objects[each], Py_NewRef(args[each]));
+        state->objects[each] = Py_NewRef(terms[each]);
     }
-    for (int each = 0; each < SLOTS; each++) {
-        if (learn_offset(args[SLOT_NAMES[each].owner], SLOT_NAMES[each].name, &state->offsets[each]) == ERROR) {
-            return NULL;
+    for (int each = 0; each < DIGITS; each++) {
+        if ((state->digits[each] = PyLong_FromLong(each)) == NULL) {
+            return ERROR;
         }
     }
-    state->append = code_of(args[DEQUE], "append", METH_O);
-    state->appendleft = code_of(args[DEQUE], "appendleft", METH_O);
-    state->popleft = code_of(args[DEQUE], "popleft", METH_NOARGS);
-    if (PyErr_Occurred() || learn_terms(state) == ERROR) {
-        return NULL;
-    }
-    state->is_ready = state->append != NULL && state->appendleft != NULL && state->popleft != NULL;
-    Py_RETURN_NONE;
+    state->objects[N_LARGE] = PyUnicode_InternFromString("LARGE");
+    state->objects[N_SPARE] = PyUnicode_InternFromString("_spare");
+    state->objects[EMPTY] = PyUnicode_InternFromString("");
+    return PyErr_Occurred() ? ERROR : OURS;
 }
 
-static int
-module_traverse(PyObject *module, visitproc visit, void *arg)
+Insertion *
+insertion_new(PyObject *const *terms, Py_ssize_t given)
 {
-    State *state = PyModule_GetState(module);
-    for (int each = 0; each < OBJECTS; each++) {
+    int fits = given == GIVEN && PyDict_Check(terms[MAP_TERMS]) && PyDict_Check(terms[SHARE_TERMS]);
+    for (int each = 0; fits && each < CLASSES; each++) {
+        fits = PyType_Check(terms[each]);
+    }
+    if (!fits) {
+        PyErr_SetString(PyExc_TypeError, "learn_insert() takes the terms of its own hot_path.py");
+        return NULL;
+    }
+    State *state = PyMem_Calloc(1, sizeof(State));
+    if (state == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    if (learn_objects(state, terms) == ERROR || learn_slots(state) == ERROR || learn_terms(state) == ERROR) {
+        insertion_free(state);
+        return NULL;
+    }
+    return state;
+}
+
+int
+insertion_traverse(State *state, visitproc visit, void *arg)
+{
+    for (int each = 0; state != NULL && each < OBJECTS; each++) {
         Py_VISIT(state->objects[each]);
     }
     return 0;
 }
 
-static int
-module_clear(PyObject *module)
+void
+insertion_free(State *state)
 {
-    State *state = PyModule_GetState(module);
-    state->is_ready = 0;
-    for (int each = 0; each < OBJECTS; each++) {
+    for (int each = 0; state != NULL && each < OBJECTS; each++) {
         Py_CLEAR(state->objects[each]);
     }
-    for (int each = 0; each < DIGITS; each++) {
+    for (int each = 0; state != NULL && each < DIGITS; each++) {
         Py_CLEAR(state->digits[each]);
     }
-    return 0;
-}
-
-static void
-module_free(void *module)
-{
-    module_clear(module);
-}
-
-static int
-module_exec(PyObject *module)
-{
-    State *state = PyModule_GetState(module);
-    PyObject **objects = state->objects;
-    for (int each = 0; each < DIGITS; each++) {
-        if ((state->digits[each] = PyLong_FromLong(each)) == NULL) {
-            return -1;
-        }
-    }
-    objects[N_LARGE] = PyUnicode_InternFromString("LARGE");
-    objects[N_SPARE] = PyUnicode_InternFromString("_spare");
-    objects[EMPTY] = PyUnicode_InternFromString("");
-    return objects[N_LARGE] == NULL || objects[N_SPARE] == NULL || objects[EMPTY] == NULL ? -1 : 0;
-}
-
-static PyMethodDef module_methods[] = {
-    {"insert", (PyCFunction)(void (*)(void))insert, METH_FASTCALL,
-     "Do as BoundedMap.insert(); False if that is no ordinary case: then nothing was done."},
-    {"learn", (PyCFunction)(void (*)(void))learn, METH_FASTCALL, "Take the terms of insert()."},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyModuleDef_Slot module_slots[] = {
-    {Py_mod_exec, module_exec},
-#ifdef Py_mod_multiple_interpreters
-    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED}, /* all that changes is the module's own */
-#endif
-#ifdef Py_mod_gil
-    {Py_mod_gil, Py_MOD_GIL_USED},
-#endif
-    {0, NULL},
-};
-
-static struct PyModuleDef module_definition = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "storeroom.eviction._compiled",
-    .m_doc = "The ordinary insert into a map that stays within its bounds, compiled: see hot_path.py.",
-    .m_size = sizeof(State),
-    .m_methods = module_methods,
-    .m_slots = module_slots,
-    .m_traverse = module_traverse,
-    .m_clear = module_clear,
-    .m_free = module_free,
-};
-
-PyMODINIT_FUNC
-PyInit__compiled(void)
-{
-    return PyModuleDef_Init(&module_definition);
+    PyMem_Free(state);
 }
