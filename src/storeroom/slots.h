@@ -26,18 +26,6 @@ pythons_or_error(void)
     return PyErr_Occurred() ? ERROR : PYTHONS;
 }
 
-/* Find the code of a method written in C, which is reached by name in five times the time; NULL if it is called in
-   another way than it was so far. */
-static PyCFunction
-code_of(PyObject *owner, const char *name, int flags)
-{
-    PyObject *found = PyObject_GetAttrString(owner, name);
-    int is_method = found != NULL && Py_IS_TYPE(found, &PyMethodDescr_Type);
-    PyMethodDef *method = is_method ? ((PyMethodDescrObject *)found)->d_method : NULL;
-    Py_XDECREF(found); /* the class has it */
-    return method != NULL && method->ml_flags == flags ? method->ml_meth : NULL;
-}
-
 /* Find out where a slot of a class lies. */
 static int
 learn_offset(PyObject *owner, const char *name, Py_ssize_t *offset)

@@ -814,6 +814,17 @@ insertion_insert(State *state, PyObject *const *terms, double now)
 
 /* Terms ------------------------------------------------------------------------------------------------------------ */
 
+/* Find the code of a method of deques; NULL if it is called in another way than it was so far. */
+static PyCFunction
+code_of(PyObject *deque, const char *name, int flags)
+{
+    PyObject *found = PyObject_GetAttrString(deque, name);
+    int is_method = found != NULL && Py_IS_TYPE(found, &PyMethodDescr_Type);
+    PyMethodDef *method = is_method ? ((PyMethodDescrObject *)found)->d_method : NULL;
+    Py_XDECREF(found); /* the class has it */
+    return method != NULL && method->ml_flags == flags ? method->ml_meth : NULL;
+}
+
 static int
 learn_slots(State *state)
 {

@@ -1,4 +1,4 @@
-/* The ordinary hit of local memory, and its ordinary overwrite, compiled.
+/* The ordinary hit of local memory, and its ordinary write, compiled.
 
 A method made here stands in place of one of LocMemCache that is written in Python, and does the same to the same
 objects: it reads the slots of handles, entries and counters where Python has laid them out. It takes up only what
@@ -7,7 +7,7 @@ method in Python, which is all that there is where this file is not compiled. So
 decided there.
 
 Everything is done under the interpreter's lock, and in one piece: nothing runs between the last look at an entry and
-its change. A build without that lock keeps the methods in Python. See docs/decisions/0025-compiled-hits.md. */
+its change. A new key takes the map's lock, too, as making its entry may run the collector. A build without that lock keeps the methods in Python. See docs/decisions/0025-compiled-hits.md. */
 
 #include "../../slots.h"
 #include "../../eviction/insert.h"
@@ -28,7 +28,7 @@ enum {
     TAG_PREFIX, GIVEN,
     N_NOW = GIVEN, N_OVERLAY, N_DEFAULT_TIMEOUT, N_TIMEOUT, N_DEFAULT, N_UNREADABLE, N_SAMPLE, N_LET_GO,
     N_GET, N__GET, N_GET_OR_SET, N_CHOSEN, N_HANDLES, N_EMPTY, NAMED,
-    ZERO = NAMED, ONE, AT_ONCE, TIME, METHOD, COROUTINE, READER, KIND, MOST, LOCMEM,
+    ZERO = NAMED, ONE, ACQUIRE, RELEASE, TIME, METHOD, COROUTINE, READER, KIND, MOST, LOCMEM,
     FUNCTION, COUNTED, HANDLER, OBJECTS
 };
 
@@ -74,7 +74,6 @@ typedef struct {
     int is_ready;
     PyObject *objects[OBJECTS];
     Py_ssize_t offsets[SLOTS];
-    PyCFunction acquire, release; /* the code of these methods of an RLock; NULL if they are called in another way */
     PyCFunction clock; /* the code of time.time(); NULL if that may not be Python's own */
     PyTypeObject *reading; /* the class that was last seen to read as LocMemCache; compared, and never followed */
     unsigned int reading_version; /* its version then */
@@ -607,10 +606,11 @@ put_new(State *state, PyObject *self, PyObject *key, PyObject *storage_key, PyOb
     written = IS(counters, COUNTERS) ? SLOT(counters, C_WRITTEN) : NULL;
     int is_tag = PyUnicode_READ_CHAR(storage_key, 0) == PyUnicode_READ_CHAR(state->objects[TAG_PREFIX], 0);
     if (!IS(map, MAP) || !IS(written, SAMPLED) || state->insertion == NULL || is_tag || lock == NULL ||
-        !PyObject_TypeCheck(lock, (PyTypeObject *)state->objects[LOCK]) || state->acquire == NULL) {
+        !PyObject_TypeCheck(lock, (PyTypeObject *)state->objects[LOCK]) ||
+        !Py_IS_TYPE(state->objects[ACQUIRE], &PyMethodDescr_Type)) { /* a lock in Python may run other code */
         return PYTHONS;
     }
-    PyObject *taken = ((PyCFunctionWithKeywords)(void (*)(void))state->acquire)(lock, state->objects[AT_ONCE], NULL);
+    PyObject *terms[] = {lock, Py_False}, *taken = PyObject_Vectorcall(state->objects[ACQUIRE], terms, 2, NULL);
     Py_XDECREF(taken);
     if (taken != Py_True) {
         return taken == NULL ? ERROR : PYTHONS;
@@ -621,7 +621,7 @@ put_new(State *state, PyObject *self, PyObject *key, PyObject *storage_key, PyOb
     PyObject *type, *error, *traceback;
     int answer = insert(state, self, map, storage_key, value, until, now);
     PyErr_Fetch(&type, &error, &traceback);
-    PyObject *none = state->release(lock, NULL);
+    PyObject *none = PyObject_Vectorcall(state->objects[RELEASE], terms, 1, NULL);
     PyErr_Restore(type, error, traceback);
     answer = answer == OURS ? end_write(state, self, map, written, key) : answer;
     Py_XDECREF(none);
@@ -1448,12 +1448,11 @@ learn(PyObject *module, PyObject *const *args, Py_ssize_t given)
             return NULL;
         }
     }
-    state->acquire = code_of(args[LOCK], "acquire", METH_VARARGS | METH_KEYWORDS);
-    state->release = code_of(args[LOCK], "release", METH_NOARGS);
+    state->objects[ACQUIRE] = PyObject_GetAttrString(args[LOCK], "acquire");
+    state->objects[RELEASE] = PyObject_GetAttrString(args[LOCK], "release");
     if (PyErr_Occurred()) {
         return NULL;
     }
-    state->acquire = state->release == NULL ? NULL : state->acquire;
     state->is_ready = 1;
     Py_RETURN_NONE;
 }
@@ -1583,12 +1582,11 @@ module_exec(PyObject *module)
     Py_XDECREF(time);
     objects[ZERO] = PyLong_FromLong(0);
     objects[ONE] = PyLong_FromLong(1);
-    objects[AT_ONCE] = Py_BuildValue("(O)", Py_False);
     objects[MOST] = PyLong_FromLong(MOST_HITS); /* small numbers are the same objects everywhere */
     objects[METHOD] = PyType_FromModuleAndSpec(module, &method_spec, NULL);
     objects[COROUTINE] = PyType_FromModuleAndSpec(module, &coroutine_spec, NULL);
-    if (objects[TIME] == NULL || objects[ZERO] == NULL || objects[ONE] == NULL || objects[AT_ONCE] == NULL ||
-        objects[MOST] == NULL || objects[METHOD] == NULL || objects[COROUTINE] == NULL) {
+    if (objects[TIME] == NULL || objects[ZERO] == NULL || objects[ONE] == NULL || objects[MOST] == NULL ||
+        objects[METHOD] == NULL || objects[COROUTINE] == NULL) {
         return -1;
     }
     PyTypeObject *coroutine = (PyTypeObject *)objects[COROUTINE];
@@ -1625,7 +1623,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module_definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "storeroom.backends.locmem._compiled",
-    .m_doc = "The ordinary hit of local memory, and its ordinary overwrite, compiled: see hot_path.py.",
+    .m_doc = "The ordinary hit of local memory, and its ordinary write, compiled: see hot_path.py.",
     .m_size = sizeof(State),
     .m_methods = module_methods,
     .m_slots = module_slots,
