@@ -40,7 +40,7 @@ static const char *const NAMES[NAMED - GIVEN] = {
 /* Slots of the classes: where they lie in an object. */
 enum {
     H_HEAD, H_IS_BARE, H_ENTRIES, H_COUNTERS, H_MAP, H_ALONE, H_INDEX, H_LOCK, H_ENGINE, H_NOTED,
-    H_CULL_FREQUENCY, H_BOUNDS_ENTRIES, H_BOUNDS_BYTES, H_MAX_ENTRIES, H_MAX_BYTES,
+    H_CULL_FREQUENCY, H_BOUNDS_ENTRIES, H_BOUNDS_BYTES, H_MAX_ENTRIES, H_MAX_BYTES, H_DEFAULT_TIMEOUT,
     E_KEY, E_VALUE, E_ENCODED, E_EXPIRES_AT, E_FREQ, E_INDEXED,
     C_HITS, C_REUSED, C_MISSES, C_WRITTEN, S_NUMBER, S_DUE, M_HAS_SIZES, M_DROPPED, M_ENTRIES,
     M_CULL_FREQUENCY, M_MAX_ENTRIES, M_MAX_BYTES, A_IS_UNDER_WAY, I_DUE, G_MAX_ENTRIES, G_MAX_BYTES, LEARNT,
@@ -54,7 +54,7 @@ static const struct {
     {HANDLE, "_head"}, {HANDLE, "_is_bare"}, {HANDLE, "_entries"}, {HANDLE, "_counters"}, {HANDLE, "_bounded"},
     {HANDLE, "_alone"}, {HANDLE, "_index"}, {HANDLE, "_lock"}, {HANDLE, "_engine"}, {HANDLE, "_noted"},
     {HANDLE, "_cull_frequency"}, {HANDLE, "_bounds_entries"}, {HANDLE, "_bounds_bytes"}, {HANDLE, "_max_entries"},
-    {HANDLE, "_max_bytes"},
+    {HANDLE, "_max_bytes"}, {HANDLE, "default_timeout"},
     {ENTRY, "key"}, {ENTRY, "value"}, {ENTRY, "encoded"}, {ENTRY, "expires_at"}, {ENTRY, "freq"}, {ENTRY, "indexed"},
     {COUNTERS, "hits"}, {COUNTERS, "reused"}, {COUNTERS, "misses"}, {COUNTERS, "written"},
     {SAMPLED, "number"}, {SAMPLED, "due"}, {MAP, "has_sizes"}, {MAP, "dropped"}, {MAP, "entries"},
@@ -470,7 +470,10 @@ static int
 read_timeout(State *state, PyObject *self, PyObject *timeout, double *seconds)
 {
     int is_default = timeout == NULL || timeout == state->objects[DEFAULT_TIMEOUT];
-    PyObject *term = is_default ? PyObject_GetAttr(self, state->objects[N_DEFAULT_TIMEOUT]) : Py_NewRef(timeout);
+    PyObject *term = Py_XNewRef(is_default ? SLOT(self, H_DEFAULT_TIMEOUT) : timeout);
+    if (term == NULL) { /* a subclass has it in another way */
+        term = PyObject_GetAttr(self, state->objects[N_DEFAULT_TIMEOUT]);
+    }
     if (term != NULL && PyUnicode_CheckExact(term)) {
         Py_SETREF(term, PyObject_CallOneArg(state->objects[PARSE_WORDS], term)); /* which remembers many */
     }

@@ -79,7 +79,7 @@ class MemoryContents(InlineCache, abstract=True):
     # Slots are read faster than other attributes, and where they lie, the compiled methods find out.
     __slots__ = (
         "_alone", "_bounded", "_bounds_bytes", "_bounds_entries", "_counters", "_cull_frequency", "_engine", "_entries",
-        "_head", "_index", "_is_bare", "_lock", "_max_bytes", "_max_entries", "_noted",
+        "_head", "_index", "_is_bare", "_lock", "_max_bytes", "_max_entries", "_noted", "default_timeout",
     )  # fmt: skip
 
     _engine: MemoryEngine
