@@ -54,6 +54,10 @@ def values(chance: random.Random) -> Iterator[tuple[Any, ...]]:
         yield value, encoded, lifetime, chance.choice([0] * 9 + [7])
 
 
+#: Numbers of the share between 0 and 1.
+LESSONS = ("small_used", "main_used", "refilled", "lost")
+
+
 class Traffic:
     """Two maps that are used alike: one with the compiled insert, and one without."""
 
@@ -67,7 +71,14 @@ class Traffic:
         self.now += 600 / self.size * self.chance.random()
         key, value, draw = f"key {self.key_of(self.chance, number, self.size)}", next(self.values), self.chance.random()
         other = f"key {self.key_of(random.Random(number), number, self.size)}"
+        lessons = [self.chance.random() for _ in LESSONS] if self.chance.random() < 0.03 else []
         for bounded in self.maps:
+            share = bounded._policy.share
+            for name, lesson in zip(LESSONS, lessons, strict=False):  # as other traffic would have taught
+                setattr(share, name, lesson)
+            if lessons:
+                share.silence, share.soon = 2 * share.capacity * lessons[0], share.capacity * lessons[2]
+                share.aim(share.capacity * lessons[1])
             self.ask(bounded, key, value, draw)
             if draw > 0.98:
                 bounded.delete(other)
