@@ -12,7 +12,7 @@ NPM    := .cache/npm
 PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 # A change of any of these makes an editable install anew.
-BUILT  := pyproject.toml hatch_build.py $(wildcard src/storeroom/*/_compiled.c src/storeroom/*/*/_compiled.c)
+BUILT  := pyproject.toml hatch_build.py $(shell find src -name "*.[ch]")
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -1,12 +1,14 @@
 """Handles of one storage as different processes have them."""
 
 import inspect
+from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
 from storeroom.backends.locmem import LocMemCache
 from storeroom.base import BaseCache
 from storeroom.engines.flights import Flights
+from storeroom.eviction import BoundedMap
 
 
 def put_in_a_process_of_its_own(cache: BaseCache) -> None:
@@ -21,8 +23,18 @@ def _in_python(name: str) -> Any:
     return inspect.unwrap(vars(LocMemCache)[name])
 
 
+class MapInPython(BoundedMap):
+    """A map without its compiled insert, which knows its own class alone."""
+
+    __slots__ = ()
+
+
 class InPython(LocMemCache):
     """Local memory without its compiled methods."""
+
+    def __init__(self, location: str, params: Mapping[str, Any]) -> None:
+        super().__init__(location, params)
+        self._bounded.__class__ = self._tags.__class__ = MapInPython
 
     get, aget, get_or_set, aget_or_set, set = map(_in_python, ("get", "aget", "get_or_set", "aget_or_set", "set"))
     _get_together = _in_python("_get_together")

@@ -35,6 +35,7 @@ from storeroom.storage.hooks import MISSING
 from storeroom.testing import FakeClock
 from storeroom.testing.isolation import engines_of_its_own
 from tests.handles import InPython
+from tests.unit.bounded_map.looks import contents_of, numbers_of
 
 #: Where there is no compiler, the methods in Python are all that there is. In CI there is one.
 compiled = pytest.mark.skipif(
@@ -184,6 +185,39 @@ def test_entries_are_read_together_as_one_by_one(monkeypatch):
 def as_told(value: Any) -> Any:
     """Return a value, or all that an envelope says."""
     return value.__reduce__()[1] if type(value) is Envelope else value
+
+
+#: What handles of one storage are given: each keeps to its own bounds, or to those that another was given last.
+BOUNDS: list[dict[str, Any]] = [
+    {"OPTIONS": {"max_entries": 30}},
+    {"OPTIONS": {"max_entries": 25}, "KEY_PREFIX": "p"},
+    {"OPTIONS": {"copy": False}},
+    {"OPTIONS": {"max_entries": 30, "cull_frequency": 4}},
+    {"OPTIONS": {"max_bytes": 5_000}},
+]
+
+
+@pytest.mark.parametrize("handles", [BOUNDS[:1], BOUNDS[:3], BOUNDS[:4], BOUNDS], ids=range(4))
+def test_new_keys_make_the_same_room(handles):
+    """After each of many calls by handles with several bounds, maps, queues, ghosts and counts are the same."""
+    chance = random.Random(len(handles))
+    with engines_of_its_own(), FakeClock() as clock:
+        pairs = [(LocMemCache("one", params), InPython("other", params)) for params in handles]
+        maps = [each._bounded for each in pairs[0]]
+        for number in range(3_000):
+            key, pair = (
+                f"key {number if chance.random() < 0.3 else int(20 * chance.paretovariate(1))}",
+                chance.choice(pairs),
+            )
+            value, timeout = chance.choice([number, "text", [number]]), chance.choice([300, 300, 300, None, 7.5, 0])
+            name = chance.choice(["get", "get", "set", "set", "set", "set", "add", "delete", "get_or_set"])
+            arguments = [key] if name in {"get", "delete"} else [key, value, timeout]
+            answers = [done(each, name, arguments, {}) for each in pair]
+            assert answers[0] == answers[1], (name, arguments)
+            assert numbers_of(maps[0]) == numbers_of(maps[1]), (name, arguments)
+            assert number % 10 or contents_of(maps[0]) == contents_of(maps[1]), (name, arguments)
+            clock.advance(chance.choice([0, 0.1, 0.5]))
+        assert left_by(pairs[0][0]) == left_by(pairs[0][1])
 
 
 class Unreadable:
@@ -489,6 +523,11 @@ def break_near(tiered: Any) -> None:
     tiered._near.entries[":1:pickled"].encoded = b"no pickle"
 
 
+def small(cache: Any) -> Any:
+    """Return a small cache that is used beside this one."""
+    return FUNCTIONS.setdefault(cache, LocMemCache("small", {"OPTIONS": {"max_entries": 10}}))
+
+
 #: A way through the methods -> a call that takes it.
 WAYS = {
     "a text": lambda cache, key, value: cache.get(key),
@@ -507,6 +546,13 @@ WAYS = {
     "set() in words": lambda cache, key, value: cache.set(key, value, "5m"),
     "set() by Python": lambda cache, key, value: cache.set(key, value, timedelta(minutes=5)),
     "set() over a pickle": lambda cache, key, value: [cache.set(key, [value]), cache.set(key, value)],
+    "new keys when full": lambda cache, key, value: [small(cache).set(f"{key}{each}", value) for each in range(15)],
+    "new keys out of order": lambda cache, key, value: [
+        small(cache).set(f"{key}{each}", value, 300 - each) for each in range(15)
+    ],
+    "new keys with pickles": lambda cache, key, value: [
+        small(cache).set(f"{key}{each}", [value]) for each in range(15)
+    ],
     "another handle": lambda cache, key, value: LocMemCache.get(InPython("hot", {}), key),
     "no handle": lambda cache, key, value: done(LocMemCache, "get", [value, key], {}),
     "a call of a cached function": lambda cache, key, value: [
@@ -727,7 +773,7 @@ from storeroom.backends.locmem import LocMemCache
 class Late(Exception): pass
 
 def raise_late(*_): raise Late
-cache = LocMemCache("name", {})
+cache, full = LocMemCache("name", {}), LocMemCache("full", {"OPTIONS": {"max_entries": 10}})
 cache.set("key", 0)
 signal.signal(signal.SIGPROF, raise_late)
 caught = written = 0
@@ -738,9 +784,13 @@ while caught < 100:
             written += 1
             cache.set("key", written, 60)
             assert cache.get("key") == written
+            full.set(f"new {written}", written)
+            full.set(f"pickled {written}", [written])
     except Late:
         caught += 1
         assert cache.get("key") in {written, written - 1}
+        full._check_invariants()
+        assert full.count() <= 10
 cache._check_invariants()
 print("whole")
 """

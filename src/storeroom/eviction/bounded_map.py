@@ -31,7 +31,7 @@ between 0 and 2.
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from gc import is_tracked
 from typing import Any, Final, TypeAlias
@@ -61,6 +61,9 @@ backlog shrinks; few, so that no write pays for many."""
 
 _MANY: Final = 10_000
 """Entries from which on the garbage collector is kept from looking at them: at so many it looks in 4 ms."""
+
+ordinary_insert: Callable[..., bool] | None = None
+"""Does as a map's insert(), or answers False if that is no ordinary case: compiled, once local memory is loaded."""
 
 Entries: TypeAlias = dict[str, Entry] | Shards[str, Entry]
 Within: TypeAlias = AbstractContextManager[Any]
@@ -196,6 +199,10 @@ class BoundedMap(Mending, Dropping):
 
         Args: as the attributes of `Entry`, and the present in epoch seconds. Without a bound in bytes size may be 0.
         """
+        if ordinary_insert is None or not ordinary_insert(self, key, value, encoded, expires_at, size, now):
+            self._insert(key, value, encoded, expires_at, size, now)
+
+    def _insert(self, key: str, value: object, encoded: Any, expires_at: float, size: int, now: float) -> None:
         self._is_torn = not self._is_torn or self._mended()
         if self.index.due <= now:
             self._sweep(now, _SWEEP)

@@ -83,7 +83,8 @@ _UNFILLED_SOON: Final = 0.25
 """Likewise where nothing is refilled: hardly any key of main, of which few are evicted, returns in a shorter time."""
 _DOWN_STEP: Final = 1.2
 """A step down, in steps up: losing a proven entry is worse than losing a new one."""
-_UNFILLED_STEPS: Final = (0.4, -2.0)
+_UNFILLED_UP: Final = 0.4
+_UNFILLED_DOWN: Final = -2.0
 """Steps up and down where nothing is refilled, likewise: a proven entry that is lost is lost for good."""
 _RUN: Final = 4
 _LONGEST: Final = 4
@@ -157,7 +158,7 @@ class Share:
     def resize(self, capacity: float) -> None:
         """Change the capacity; small keeps its share."""
         share = _FIRST if self.capacity == math.inf else self.target / self.capacity
-        self.capacity = capacity
+        self.capacity = capacity = float(capacity)  # all numbers are floats: compiled code reads them
         self.soon = _SOON * capacity
         self.rate = 1 / max(_FEWEST, capacity / 10)
         self.silence = self.silence or min(0.0, capacity - _SILENCE)
@@ -219,7 +220,7 @@ class Share:
 
     def _step_by(self, proven: bool, refills: bool) -> float:
         """Return the step that a key which returns makes: a longer one up while none returns to main."""
-        step = ((1.0, -_DOWN_STEP) if refills else _UNFILLED_STEPS)[proven] * self._step
+        step = ((1.0, -_DOWN_STEP) if refills else (_UNFILLED_UP, _UNFILLED_DOWN))[proven] * self._step
         if proven or (refills and self.small_used < CHANGING):
             return step
         return step * min(max(1.0, self.run / _RUN), _LONGEST)

@@ -1,4 +1,4 @@
-/* The ordinary hit of local memory, and its ordinary overwrite, compiled.
+/* The ordinary hit of local memory, and its ordinary write, compiled.
 
 A method made here stands in place of one of LocMemCache, or of TieredCache, that is written in Python, and does the
 same to the same objects: it reads the slots of handles, entries and counters where Python has laid them out. It takes
@@ -7,17 +7,12 @@ call to the method in Python, which is all that there is where this file is not 
 that is not decided there.
 
 Everything is done under the interpreter's lock, and in one piece: nothing runs between the last look at an entry and
-its change. A build without that lock keeps the methods in Python. See docs/decisions/0025-compiled-hits.md. */
+its change. A new key takes the map's lock, too, as making its entry may run the collector. A build without the
+interpreter's lock keeps the methods in Python. See docs/decisions/0025-compiled-hits.md. */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <stdint.h>
-#include <structmember.h>
+#include "../../slots.h"
+#include "../../eviction/insert.h"
 #include <time.h>
-
-#ifdef Py_GIL_DISABLED
-#error "This file relies on the interpreter's lock; a build without it keeps the methods in Python."
-#endif
 
 #define LONGEST_TIMEOUT 1e11 /* as in storeroom.timeouts */
 #define MOST_HITS 2          /* as in storeroom.eviction */
@@ -31,12 +26,12 @@ its change. A build without that lock keeps the methods in Python. See docs/deci
 
 /* Objects of Python's: first those that learn() is given, in its order, and the classes first of all. */
 enum {
-    HANDLE, ENTRY, COUNTERS, SAMPLED, MAP, ALONE, INDEX, ENVELOPE, ENVELOPED, FRESHNESS, CLASSES,
+    HANDLE, ENTRY, COUNTERS, SAMPLED, MAP, ALONE, INDEX, ENGINE, LOCK, ENVELOPE, ENVELOPED, FRESHNESS, CLASSES,
     OVERLAYS = CLASSES, CLOCKS, LOADS, RAISE_IF_FOREIGN, ENCODED_MARK, MISSING, DEFAULT_TIMEOUT, PASSED_BY, PARSE_WORDS,
-    UPTIME, GIVEN,
+    TAG_PREFIX, UPTIME, GIVEN,
     N_NOW = GIVEN, N_OVERLAY, N_DEFAULT_TIMEOUT, N_TIMEOUT, N_DEFAULT, N_UNREADABLE, N_SAMPLE, N_LET_GO,
     N_GET, N__GET, N_GET_OR_SET, N_AGET_OR_SET, N_CALL, N__OPENED, N_VERSION, N_UPTIME, N_ENVELOPED, NAMED,
-    ONE = NAMED, TIME, METHOD, COROUTINE, READER, KIND, MOST, LOCMEM,
+    ZERO = NAMED, ONE, ACQUIRE, RELEASE, TIME, METHOD, COROUTINE, READER, KIND, MOST, LOCMEM,
     FUNCTION, COUNTED, HANDLER, CONFIGURATION, CALLS, TIERED = CALLS, TABLE, OBJECTS
 };
 
@@ -47,10 +42,12 @@ static const char *const NAMES[NAMED - GIVEN] = {
 
 /* Slots of the classes: where they lie in an object. */
 enum {
-    H_HEAD, H_IS_BARE, H_ENTRIES, H_COUNTERS, H_MAP, H_ALONE, H_INDEX,
+    H_HEAD, H_IS_BARE, H_ENTRIES, H_COUNTERS, H_MAP, H_ALONE, H_INDEX, H_LOCK, H_ENGINE, H_NOTED,
+    H_CULL_FREQUENCY, H_BOUNDS_ENTRIES, H_BOUNDS_BYTES, H_MAX_ENTRIES, H_MAX_BYTES, H_DEFAULT_TIMEOUT,
     E_KEY, E_VALUE, E_ENCODED, E_EXPIRES_AT, E_FREQ, E_INDEXED,
-    C_HITS, C_REUSED, C_MISSES, C_WRITTEN, S_NUMBER, S_DUE, M_HAS_SIZES, M_DROPPED, A_IS_UNDER_WAY, I_DUE,
-    H_TAGS, H_FRESHNESS, M_ENTRIES, T_VALUE, T_FRESH_UNTIL, T_TAGS, T_LEASED_UNTIL, B_EARLY, LEARNT,
+    C_HITS, C_REUSED, C_MISSES, C_WRITTEN, S_NUMBER, S_DUE, M_HAS_SIZES, M_DROPPED, M_ENTRIES,
+    M_CULL_FREQUENCY, M_MAX_ENTRIES, M_MAX_BYTES, A_IS_UNDER_WAY, I_DUE, G_MAX_ENTRIES, G_MAX_BYTES,
+    H_TAGS, H_FRESHNESS, T_VALUE, T_FRESH_UNTIL, T_TAGS, T_LEASED_UNTIL, B_EARLY, LEARNT,
     F_ALIAS = LEARNT, F_CACHES, F_CALLED, F_CALLED_BY, F_COUNTED, F_KEY_OF, F_KIND, F_NOTED, F_NOTED_HEAD, F_ANSWERS,
     F_CHOSEN, F_HANDLES, LEARNT_OF_CALLS,
     R_HEAD = LEARNT_OF_CALLS, R_NEAR, R_ENTRIES, R_BELOW, K_TRUSTED_UNTIL, K_DIRECT_HITS, SLOTS
@@ -61,11 +58,14 @@ static const struct {
     const char *name;
 } SLOT_NAMES[SLOTS] = {
     {HANDLE, "_head"}, {HANDLE, "_is_bare"}, {HANDLE, "_entries"}, {HANDLE, "_counters"}, {HANDLE, "_bounded"},
-    {HANDLE, "_alone"}, {HANDLE, "_index"},
+    {HANDLE, "_alone"}, {HANDLE, "_index"}, {HANDLE, "_lock"}, {HANDLE, "_engine"}, {HANDLE, "_noted"},
+    {HANDLE, "_cull_frequency"}, {HANDLE, "_bounds_entries"}, {HANDLE, "_bounds_bytes"}, {HANDLE, "_max_entries"},
+    {HANDLE, "_max_bytes"}, {HANDLE, "default_timeout"},
     {ENTRY, "key"}, {ENTRY, "value"}, {ENTRY, "encoded"}, {ENTRY, "expires_at"}, {ENTRY, "freq"}, {ENTRY, "indexed"},
     {COUNTERS, "hits"}, {COUNTERS, "reused"}, {COUNTERS, "misses"}, {COUNTERS, "written"},
-    {SAMPLED, "number"}, {SAMPLED, "due"}, {MAP, "has_sizes"}, {MAP, "dropped"}, {ALONE, "is_under_way"},
-    {INDEX, "due"}, {HANDLE, "_tags"}, {HANDLE, "_freshness"}, {MAP, "entries"},
+    {SAMPLED, "number"}, {SAMPLED, "due"}, {MAP, "has_sizes"}, {MAP, "dropped"}, {MAP, "entries"},
+    {MAP, "cull_frequency"}, {MAP, "_max_entries"}, {MAP, "_max_bytes"}, {ALONE, "is_under_way"}, {INDEX, "due"},
+    {ENGINE, "max_entries"}, {ENGINE, "max_bytes"}, {HANDLE, "_tags"}, {HANDLE, "_freshness"},
     {ENVELOPE, "value"}, {ENVELOPE, "fresh_until"}, {ENVELOPE, "tags"}, {ENVELOPE, "leased_until"},
     {FRESHNESS, "early"},
     {FUNCTION, "_alias"}, {FUNCTION, "_caches"}, {FUNCTION, "_called"}, {FUNCTION, "_called_by"},
@@ -90,6 +90,7 @@ typedef struct {
     unsigned int reading_version; /* its version then */
     uint64_t attributes_version; /* that of the attributes that a handle was last seen to have */
     PyObject *spare; /* the memory of a coroutine that has ended */
+    Insertion *insertion; /* the compiled insert of new keys */
     Note notes[NOTES];
 } State;
 
@@ -102,20 +103,6 @@ typedef struct {
     PyObject *weak_references;
     State *state; /* of the module, which the type keeps alive */
 } Method;
-
-#define SLOT(object, slot) (*(PyObject **)((char *)(object) + state->offsets[slot]))
-#define IS(object, owner) ((object) != NULL && Py_IS_TYPE(object, (PyTypeObject *)state->objects[owner]))
-#define IS_TEXT(object) ((object) != NULL && PyUnicode_CheckExact(object))
-#define IS_FLOAT(object) ((object) != NULL && PyFloat_CheckExact(object))
-
-/* Three answers: go on, leave the call to Python, raise the error that is set. */
-enum { OURS = 1, PYTHONS = 0, ERROR = -1 };
-
-static int
-pythons_or_error(void)
-{
-    return PyErr_Occurred() ? ERROR : PYTHONS;
-}
 
 /* What reads and writes share -------------------------------------------------------------------------------------- */
 
@@ -231,6 +218,7 @@ static int
 find_noted(State *state, PyObject *self, PyObject *storage_key, PyObject **entry)
 {
     PyObject *entries = SLOT(self, H_ENTRIES);
+    *entry = NULL;
     return entries == NULL ? PYTHONS : find_stored(state, entries, storage_key, entry);
 }
 
@@ -780,7 +768,10 @@ static int
 read_timeout(State *state, PyObject *self, PyObject *timeout, double *seconds)
 {
     int is_default = timeout == NULL || timeout == state->objects[DEFAULT_TIMEOUT];
-    PyObject *term = is_default ? PyObject_GetAttr(self, state->objects[N_DEFAULT_TIMEOUT]) : Py_NewRef(timeout);
+    PyObject *term = Py_XNewRef(is_default ? SLOT(self, H_DEFAULT_TIMEOUT) : timeout);
+    if (term == NULL) { /* a subclass has it in another way */
+        term = PyObject_GetAttr(self, state->objects[N_DEFAULT_TIMEOUT]);
+    }
     if (term != NULL && PyUnicode_CheckExact(term)) {
         Py_SETREF(term, PyObject_CallOneArg(state->objects[PARSE_WORDS], term)); /* which remembers many */
     }
@@ -865,30 +856,108 @@ overwrite(State *state, PyObject *self, PyObject *entry, PyObject *key, PyObject
 }
 
 static int
+are_same(PyObject *one, PyObject *other)
+{
+    return one == other || (one != NULL && PyLong_CheckExact(one) && other != NULL && PyLong_CheckExact(other) &&
+                            PyObject_RichCompareBool(one, other, Py_EQ) == 1);
+}
+
+/* Tell whether all is as this handle's _store() left it: its head is noted, and the bounds are its own. */
+static int
+is_settled(State *state, PyObject *self, PyObject *map)
+{
+    PyObject *engine = SLOT(self, H_ENGINE), *head = SLOT(self, H_HEAD);
+    if (!IS(engine, ENGINE) || head == NULL || head != SLOT(self, H_NOTED) ||
+        SLOT(self, H_ENTRIES) != SLOT(map, M_ENTRIES) || SLOT(self, H_CULL_FREQUENCY) != SLOT(map, M_CULL_FREQUENCY)) {
+        return 0;
+    }
+    int own_entries = SLOT(self, H_BOUNDS_ENTRIES) == Py_True, own_bytes = SLOT(self, H_BOUNDS_BYTES) == Py_True;
+    PyObject *max_entries = own_entries ? SLOT(self, H_MAX_ENTRIES) : SLOT(engine, G_MAX_ENTRIES);
+    PyObject *max_bytes = own_bytes ? SLOT(self, H_MAX_BYTES) : SLOT(engine, G_MAX_BYTES);
+    return are_same(SLOT(map, M_MAX_ENTRIES), max_entries) && SLOT(map, M_HAS_SIZES) == Py_False &&
+           SLOT(map, M_MAX_BYTES) == Py_None && max_bytes == Py_None;
+}
+
+/* Insert a new key under the lock, noted as a change under way. */
+static int
+insert(State *state, PyObject *self, PyObject *map, PyObject *storage_key, PyObject *value, PyObject *until, double now)
+{
+    PyObject *alone = SLOT(self, H_ALONE);
+    if (!IS(alone, ALONE) || SLOT(alone, A_IS_UNDER_WAY) != Py_False || !is_settled(state, self, map)) {
+        return PYTHONS;
+    }
+    Py_INCREF(alone);
+    PyObject *terms[] = {map, storage_key, value, Py_None, until, state->objects[ZERO]};
+    Py_SETREF(SLOT(alone, A_IS_UNDER_WAY), Py_NewRef(Py_True));
+    int answer = insertion_insert(state->insertion, terms, now);
+    if (answer != ERROR) { /* else it was cut short, which the next change finds out */
+        Py_SETREF(SLOT(alone, A_IS_UNDER_WAY), Py_NewRef(Py_False));
+    }
+    Py_DECREF(alone);
+    return answer;
+}
+
+/* Put a new key into the map, and do the rest of the write. Nothing runs between the look for the key and the taking of
+   the lock, which does not wait: where another thread has it, the method in Python does. */
+static int
+put_new(State *state, PyObject *self, PyObject *key, PyObject *storage_key, PyObject *value, PyObject *until,
+        double now)
+{
+    PyObject *map = SLOT(self, H_MAP), *lock = SLOT(self, H_LOCK), *counters = SLOT(self, H_COUNTERS), *written;
+    written = IS(counters, COUNTERS) ? SLOT(counters, C_WRITTEN) : NULL;
+    int is_tag = PyUnicode_READ_CHAR(storage_key, 0) == PyUnicode_READ_CHAR(state->objects[TAG_PREFIX], 0);
+    if (!IS(map, MAP) || !IS(written, SAMPLED) || state->insertion == NULL || is_tag || lock == NULL ||
+        !PyObject_TypeCheck(lock, (PyTypeObject *)state->objects[LOCK]) ||
+        !Py_IS_TYPE(state->objects[ACQUIRE], &PyMethodDescr_Type)) { /* a lock in Python may run other code */
+        return PYTHONS;
+    }
+    PyObject *terms[] = {lock, Py_False}, *taken = PyObject_Vectorcall(state->objects[ACQUIRE], terms, 2, NULL);
+    Py_XDECREF(taken);
+    if (taken != Py_True) {
+        return taken == NULL ? ERROR : PYTHONS;
+    }
+    Py_INCREF(map);
+    Py_INCREF(lock);
+    Py_INCREF(written);
+    PyObject *type, *error, *traceback;
+    int answer = insert(state, self, map, storage_key, value, until, now);
+    PyErr_Fetch(&type, &error, &traceback);
+    PyObject *none = PyObject_Vectorcall(state->objects[RELEASE], terms, 1, NULL);
+    PyErr_Restore(type, error, traceback);
+    answer = answer == OURS ? end_write(state, self, map, written, key) : answer;
+    Py_XDECREF(none);
+    Py_DECREF(written);
+    Py_DECREF(lock);
+    Py_DECREF(map);
+    return answer;
+}
+
+static int
 put(State *state, PyObject *self, PyObject *key, PyObject *value, PyObject *timeout)
 {
     double seconds, now;
-    PyObject *entry;
+    PyObject *entry = NULL, *storage_key = NULL;
     int answer = is_immutable(value) ? is_plain(state, self) : PYTHONS;
     if (answer == OURS && !(IS_TEXT(SLOT(self, H_HEAD)) && PyUnicode_CheckExact(key))) {
         return PYTHONS; /* an error of the key comes before one of the timeout */
     }
     answer = answer == OURS ? read_timeout(state, self, timeout, &seconds) : answer;
     answer = answer == OURS ? read_clock(state, &now) : answer;
-    answer = answer == OURS ? find(state, self, key, &entry) : answer;
-    if (answer != OURS) {
-        return answer;
+    if (answer != OURS || (storage_key = storage_key_of(state, self, key)) == NULL) {
+        return answer == OURS ? pythons_or_error() : answer;
     }
     PyObject *until = PyFloat_FromDouble(now + seconds);
-    if (until == NULL) {
-        answer = ERROR;
-    }
-    else {
+    answer = until == NULL ? ERROR : find_noted(state, self, storage_key, &entry);
+    if (answer == OURS) {
         int may = may_overwrite(state, self, entry, now, now + seconds);
         answer = may ? overwrite(state, self, entry, key, value, until) : PYTHONS;
-        Py_DECREF(until);
     }
-    Py_DECREF(entry);
+    else if (answer == PYTHONS) {
+        answer = put_new(state, self, key, storage_key, value, until, now);
+    }
+    Py_XDECREF(until);
+    Py_DECREF(storage_key);
+    Py_XDECREF(entry);
     return answer;
 }
 
@@ -1878,32 +1947,12 @@ static PyType_Spec method_spec = {
 
 /* The module ------------------------------------------------------------------------------------------------------- */
 
-/* Find out where a slot of a class lies. */
-static int
-learn_offset(PyObject *owner, const char *name, Py_ssize_t *offset)
-{
-    PyObject *found = PyObject_GetAttrString(owner, name);
-    if (found == NULL) {
-        return ERROR;
-    }
-    PyMemberDef *member = Py_IS_TYPE(found, &PyMemberDescr_Type) ? ((PyMemberDescrObject *)found)->d_member : NULL;
-    int is_slot = member != NULL && member->type == T_OBJECT_EX;
-    if (is_slot) {
-        *offset = member->offset;
-    }
-    else {
-        PyErr_Format(PyExc_TypeError, "%R has no slot %s", owner, name);
-    }
-    Py_DECREF(found);
-    return is_slot ? OURS : ERROR;
-}
-
 static PyObject *
 learn(PyObject *module, PyObject *const *args, Py_ssize_t given)
 {
     State *state = PyModule_GetState(module);
     int fits = !state->is_ready && given == GIVEN && PyList_CheckExact(args[OVERLAYS]) &&
-               PyDict_Check(args[CLOCKS]) && PyTuple_Check(args[PASSED_BY]);
+               PyDict_Check(args[CLOCKS]) && PyTuple_Check(args[PASSED_BY]) && IS_TEXT(args[TAG_PREFIX]);
     for (int each = 0; fits && each < CLASSES; each++) {
         fits = PyType_Check(args[each]);
     }
@@ -1918,6 +1967,11 @@ learn(PyObject *module, PyObject *const *args, Py_ssize_t given)
         if (learn_offset(args[SLOT_NAMES[each].owner], SLOT_NAMES[each].name, &state->offsets[each]) == ERROR) {
             return NULL;
         }
+    }
+    state->objects[ACQUIRE] = PyObject_GetAttrString(args[LOCK], "acquire");
+    state->objects[RELEASE] = PyObject_GetAttrString(args[LOCK], "release");
+    if (PyErr_Occurred()) {
+        return NULL;
     }
     state->is_ready = 1;
     Py_RETURN_NONE;
@@ -1990,6 +2044,29 @@ learn_tiers(PyObject *module, PyObject *const *args, Py_ssize_t given)
 }
 
 static PyObject *
+learn_insert(PyObject *module, PyObject *const *args, Py_ssize_t given)
+{
+    State *state = PyModule_GetState(module);
+    Insertion *learnt = insertion_new(args, given);
+    if (learnt == NULL) {
+        return NULL;
+    }
+    insertion_free(state->insertion);
+    state->insertion = learnt;
+    Py_RETURN_NONE;
+}
+
+/* insert(map, key, value, encoded, expires_at, size, now) */
+static PyObject *
+insert_into(PyObject *module, PyObject *const *args, Py_ssize_t given)
+{
+    State *state = PyModule_GetState(module);
+    int is_simple = state->insertion != NULL && given == 7 && IS_FLOAT(args[6]);
+    int answer = is_simple ? insertion_insert(state->insertion, args, PyFloat_AS_DOUBLE(args[6])) : PYTHONS;
+    return answer == ERROR ? NULL : PyBool_FromLong(answer == OURS);
+}
+
+static PyObject *
 compiled(PyObject *module, PyObject *function)
 {
     State *state = PyModule_GetState(module);
@@ -2028,7 +2105,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
     for (int each = 0; each < OBJECTS; each++) {
         Py_VISIT(state->objects[each]);
     }
-    return 0;
+    return insertion_traverse(state->insertion, visit, arg);
 }
 
 static int
@@ -2040,6 +2117,8 @@ module_clear(PyObject *module)
         PyObject_GC_Del(state->spare);
         state->spare = NULL;
     }
+    insertion_free(state->insertion);
+    state->insertion = NULL;
     for (int each = 0; each < OBJECTS; each++) {
         Py_CLEAR(state->objects[each]);
     }
@@ -2070,12 +2149,13 @@ module_exec(PyObject *module)
     PyObject *time = PyImport_ImportModule("time");
     objects[TIME] = time == NULL ? NULL : PyObject_GetAttrString(time, "time");
     Py_XDECREF(time);
+    objects[ZERO] = PyLong_FromLong(0);
     objects[ONE] = PyLong_FromLong(1);
     objects[MOST] = PyLong_FromLong(MOST_HITS); /* small numbers are the same objects everywhere */
     objects[METHOD] = PyType_FromModuleAndSpec(module, &method_spec, NULL);
     objects[COROUTINE] = PyType_FromModuleAndSpec(module, &coroutine_spec, NULL);
-    if (objects[TIME] == NULL || objects[ONE] == NULL || objects[MOST] == NULL || objects[METHOD] == NULL ||
-        objects[COROUTINE] == NULL) {
+    if (objects[TIME] == NULL || objects[ZERO] == NULL || objects[ONE] == NULL || objects[MOST] == NULL ||
+        objects[METHOD] == NULL || objects[COROUTINE] == NULL) {
         return -1;
     }
     PyTypeObject *coroutine = (PyTypeObject *)objects[COROUTINE];
@@ -2092,6 +2172,9 @@ static PyMethodDef module_methods[] = {
     {"compiled", compiled, METH_O, "Return the compiled form of a method of LocMemCache, known by its name."},
     {"learn_calls", (PyCFunction)(void (*)(void))learn_calls, METH_FASTCALL, "Take the classes of cached functions."},
     {"learn_tiers", (PyCFunction)(void (*)(void))learn_tiers, METH_FASTCALL, "Take the classes of tiers."},
+    {"learn_insert", (PyCFunction)(void (*)(void))learn_insert, METH_FASTCALL, "Take the terms of insert()."},
+    {"insert", (PyCFunction)(void (*)(void))insert_into, METH_FASTCALL,
+     "Do as BoundedMap.insert(); False if that is no ordinary case: then nothing was done."},
     {"learn", (PyCFunction)(void (*)(void))learn, METH_FASTCALL, "Take the classes and objects that methods turn to."},
     {NULL, NULL, 0, NULL},
 };
@@ -2110,7 +2193,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef module_definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "storeroom.backends.locmem._compiled",
-    .m_doc = "The ordinary hit of local memory, and its ordinary overwrite, compiled: see hot_path.py.",
+    .m_doc = "The ordinary hit of local memory, and its ordinary write, compiled: see hot_path.py.",
     .m_size = sizeof(State),
     .m_methods = module_methods,
     .m_slots = module_slots,

@@ -41,6 +41,8 @@ class MemoryEngine(Engine):
         clearing: the key spaces that are being cleared.
     """
 
+    __slots__ = ("max_bytes", "max_entries")  # as in MemoryContents
+
     def __init__(self) -> None:
         """Begin empty, and with Django's bounds until a handle is given others."""
         super().__init__()
@@ -76,7 +78,9 @@ class MemoryContents(InlineCache, abstract=True):
 
     # Slots are read faster than other attributes, and where they lie, the compiled methods find out.
     __slots__ = (
-        "_alone", "_bounded", "_counters", "_entries", "_freshness", "_head", "_index", "_is_bare", "_tags",
+        "_alone", "_bounded", "_bounds_bytes", "_bounds_entries", "_counters", "_cull_frequency", "_engine", "_entries",
+        "_freshness", "_head", "_index", "_is_bare", "_lock", "_max_bytes", "_max_entries", "_noted", "_tags",
+        "default_timeout",
     )  # fmt: skip
 
     _engine: MemoryEngine

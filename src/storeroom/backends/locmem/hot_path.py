@@ -5,18 +5,23 @@ methods in Python are their equals, and all that there is elsewhere. ``STOREROOM
 the compiled ones off, if it is set when the process begins. See docs/decisions/0025-compiled-hits.md.
 """
 
-from _pickle import loads  # the C module alone
+import threading
+from _heapq import heappush  # the C module alone
+from _pickle import loads  # likewise
+from collections import deque
 from types import FunctionType
 from typing import Any, Final, TypeVar
 
 from storeroom import timeouts
-from storeroom.backends.locmem.contents import MemoryContents
+from storeroom.backends.locmem.contents import MemoryContents, MemoryEngine
 from storeroom.backends.locmem.values import Enveloped
 from storeroom.config.freshness import Freshness, FreshnessOptions
 from storeroom.engines.counts import Counters, Sampled
 from storeroom.engines.nesting import Alone
-from storeroom.eviction import ENCODED, BoundedMap, Entry
-from storeroom.eviction.deadlines import ExpiryIndex
+from storeroom.eviction import ENCODED, BoundedMap, Entry, Pinned, bounded_map, share
+from storeroom.eviction.deadlines import NEVER, NOWHERE, ExpiryIndex
+from storeroom.eviction.s3fifo import AdaptiveS3Fifo, Ghosts
+from storeroom.keys import TAG_PREFIX
 from storeroom.late import compiled_module
 from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING, OVERLAY_ATTRIBUTE
@@ -35,10 +40,16 @@ def _load() -> Any:
     module = compiled_module("storeroom.backends.locmem._compiled")
     if module is not None:
         module.learn(
-            MemoryContents, Entry, Counters, Sampled, BoundedMap, Alone, ExpiryIndex, Envelope, Enveloped, Freshness,
-            OVERLAY_ATTRIBUTE, vars(timeouts), loads, raise_if_foreign, ENCODED, MISSING, timeouts.DEFAULT_TIMEOUT,
-            _PASSED_BY, timeouts.parse_words, timeouts.BOOT_CLOCK,
+            MemoryContents, Entry, Counters, Sampled, BoundedMap, Alone, ExpiryIndex, MemoryEngine,
+            type(threading.RLock()), Envelope, Enveloped, Freshness, OVERLAY_ATTRIBUTE, vars(timeouts), loads,
+            raise_if_foreign, ENCODED, MISSING, timeouts.DEFAULT_TIMEOUT, _PASSED_BY, timeouts.parse_words, TAG_PREFIX,
+            timeouts.BOOT_CLOCK,
         )  # fmt: skip
+        module.learn_insert(
+            Entry, BoundedMap, AdaptiveS3Fifo, Ghosts, share.Share, ExpiryIndex, deque, Pinned, ENCODED, NEVER, NOWHERE,
+            vars(bounded_map), vars(share), heappush,
+        )  # fmt: skip
+        bounded_map.ordinary_insert = module.insert
     return module
 
 
