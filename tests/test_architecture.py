@@ -31,7 +31,7 @@ MAY_ASK = {
 #: lines by what a capability takes (docs/decisions/0005-the-house.md).
 LIMITS = {
     "modules directly in src/storeroom": 12,
-    "lines without the test kit": 61_300,
+    "lines without the test kit": 61_620,
     "longest file": 450,
     "longest function": 50,
     "p90 of functions": 14,

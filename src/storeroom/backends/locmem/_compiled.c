@@ -2066,33 +2066,47 @@ insert_into(PyObject *module, PyObject *const *args, Py_ssize_t given)
     return answer == ERROR ? NULL : PyBool_FromLong(answer == OURS);
 }
 
+/* The compiled forms, by the names of the methods. */
+static const struct {
+    const char *name;
+    vectorcallfunc call;
+} FORMS[] = {
+    {"TieredCache.get", get_near}, {"get", get}, {"aget", aget}, {"get_or_set", get_or_set},
+    {"aget_or_set", aget_or_set}, {"set", set}, {"_get_together", get_together},
+};
+
+/* Find the form of a method: by its name within its class, or by both names. */
+static vectorcallfunc
+form_of(PyObject *function, const char *name)
+{
+    const char *dot = strrchr(name, '.'), *last = dot == NULL ? name : dot + 1;
+    for (size_t each = 0; each < sizeof(FORMS) / sizeof(FORMS[0]); each++) {
+        if (strcmp(name, FORMS[each].name) == 0 || strcmp(last, FORMS[each].name) == 0) {
+            return FORMS[each].call;
+        }
+    }
+    return strcmp(last, "__call__") == 0 ? call_of_kind(function) : NULL;
+}
+
 static PyObject *
 compiled(PyObject *module, PyObject *function)
 {
     State *state = PyModule_GetState(module);
     PyObject *name = PyObject_GetAttrString(function, "__qualname__");
-    const char *whole = name == NULL ? NULL : PyUnicode_AsUTF8(name);
-    const char *dot = whole == NULL ? NULL : strrchr(whole, '.'), *text = dot == NULL ? whole : dot + 1;
+    const char *text = name == NULL ? NULL : PyUnicode_AsUTF8(name);
+    vectorcallfunc call = text == NULL ? NULL : form_of(function, text);
     Method *made = NULL;
-    if (text != NULL) {
+    if (call != NULL) {
         PyTypeObject *type = (PyTypeObject *)state->objects[METHOD];
-        vectorcallfunc call = strcmp(whole, "TieredCache.get") == 0 ? get_near
-                              : strcmp(text, "get") == 0         ? get
-                              : strcmp(text, "aget") == 0        ? aget
-                              : strcmp(text, "get_or_set") == 0  ? get_or_set
-                              : strcmp(text, "aget_or_set") == 0 ? aget_or_set
-                              : strcmp(text, "set") == 0         ? set
-                              : strcmp(text, "_get_together") == 0 ? get_together
-                              : strcmp(text, "__call__") == 0    ? call_of_kind(function)
-                                                                 : NULL;
-        if (call == NULL) {
-            PyErr_Format(PyExc_ValueError, "%R has no compiled form", function);
-        }
-        else if ((made = (Method *)type->tp_alloc(type, 0)) != NULL) {
-            made->call = call;
-            made->function = Py_NewRef(function);
-            made->state = state;
-        }
+        made = (Method *)type->tp_alloc(type, 0);
+    }
+    else if (text != NULL) {
+        PyErr_Format(PyExc_ValueError, "%R has no compiled form", function);
+    }
+    if (made != NULL) {
+        made->call = call;
+        made->function = Py_NewRef(function);
+        made->state = state;
     }
     Py_XDECREF(name);
     return (PyObject *)made;
