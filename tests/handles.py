@@ -1,14 +1,17 @@
 """Handles of one storage as different processes have them."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
+from itertools import product
 from typing import Any
 
 from storeroom.backends.locmem import LocMemCache
 from storeroom.base import BaseCache
 from storeroom.engines.flights import Flights
 from storeroom.eviction import BoundedMap
+from storeroom.storage.hooks import OVERLAID, OVERLAY_ATTRIBUTE
 
 
 def put_in_a_process_of_its_own(cache: BaseCache) -> None:
@@ -16,6 +19,20 @@ def put_in_a_process_of_its_own(cache: BaseCache) -> None:
     engine = copy(cache.engine)
     engine._flights = {"": Flights()}
     cache.engine = engine
+
+
+@contextmanager
+def without_contexts() -> Iterator[None]:
+    """Have no overlay that depends on the context, as a program without memos: other tests have some."""
+    kept, OVERLAY_ATTRIBUTE[:] = OVERLAY_ATTRIBUTE[:], []
+    for kind in OVERLAID if kept else ():
+        del kind._overlay
+    try:
+        yield
+    finally:
+        OVERLAY_ATTRIBUTE[:] = kept
+        for kind, descriptor in product(OVERLAID, kept):
+            kind._overlay = descriptor
 
 
 def _in_python(name: str) -> Any:

@@ -17,7 +17,7 @@ from storeroom.storage.envelope import Envelope
 from storeroom.storage.hooks import MISSING
 from storeroom.testing import FakeClock
 from storeroom.testing.isolation import engines_of_its_own
-from tests.handles import InPython
+from tests.handles import InPython, without_contexts
 from tests.unit.test_hot_path import Key, compiled, done, left_by
 
 
@@ -179,7 +179,7 @@ def calls_of(call: Any) -> int:
 @pytest.mark.parametrize("tags", [[], ["t"], ["t", "u", "v"]], ids=len)
 def test_an_ordinary_hit_enters_no_frame_of_python(tags):
     """That holds of entries with tags too, and of what the nearest tier has, by the system's own clocks."""
-    with engines_of_its_own():
+    with engines_of_its_own(), without_contexts():
         cache, tiered = LocMemCache("hot", {}), tiers()
         cache.set("key", "value", tags=tags)
         cache.set("bare", "value")
