@@ -24,6 +24,7 @@ from storeroom.backends.filebased.pieces import UNDER_WAY
 from storeroom.backends.filebased.slotfile import IS_REPLACED
 from storeroom.exceptions import StorageError
 from storeroom.testing import FakeClock
+from storeroom.testing.concurrency import eventually
 
 VALUE = "v" * 100
 
@@ -564,3 +565,20 @@ def test_environment_opened_by_another_lmdb_version_is_readable(tmp_path: Path) 
     with data_file(tmp_path).open("rb") as file:
         file.seek(20)
         assert int.from_bytes(file.read(4), sys.byteorder) == 1  # MDB_DATA_VERSION of 0.9
+
+
+def test_who_waits_to_add_counts_holds_up_no_fork(tmp_path):
+    """A fork has the turn, and waits for all who hold the environment: nobody does who waits for the turn."""
+    cache = FileBasedCache(str(tmp_path / "cache"), {})
+    cache.set("k", 1)
+    engine = cache.engine
+    environment = engine._environment  # one variable is on it, as in a fork
+    adding = threading.Thread(target=engine.add_counts, args=(10.0,))
+    with engine.turns.threads:
+        adding.start()
+        eventually(lambda: sys._current_frames()[adding.ident].f_code.co_name == "taken")
+        is_idle = engine._let_transactions_end(0.0)
+    adding.join()
+    engine.begin = environment.begin
+    assert is_idle
+    assert cache.get("k") == 1

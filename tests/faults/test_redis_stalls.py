@@ -8,6 +8,7 @@ import asyncio
 import selectors
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -60,9 +61,13 @@ async def stalled(selector: LateSelector, seconds: float) -> None:
 
 
 def run_late(work: Any) -> None:
-    selector = LateSelector()
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
-        runner.run(work(selector))
+    """Run it in loops, until one stands still: on a busy machine something may be ready in every moment."""
+    for selector in (LateSelector() for _ in range(10)):
+        with asyncio.Runner(loop_factory=partial(asyncio.SelectorEventLoop, selector)) as runner:
+            runner.run(work(selector))
+        if selector.stalls == 0.0:
+            return
+    raise AssertionError("it did not stand still")
 
 
 @pytest.mark.slow
@@ -76,7 +81,6 @@ def test_loop_that_stood_still_reads_the_answer_that_has_come(proxy: Proxy, seco
         proxy.delay = TIMEOUT / 4
         found, _ = await asyncio.gather(cache.aget("k"), stalled(selector, seconds))
         assert found == "v"
-        assert selector.stalls == 0.0, "it did not stand still"
         assert cache.engine.breaker.failures == 0
 
     run_late(work)
@@ -93,7 +97,6 @@ def test_loop_that_stood_still_gets_its_connection(proxy: Proxy, seconds: float)
         proxy.delay = TIMEOUT / 4
         found, _ = await asyncio.gather(cache.aget("never stored", "absent"), stalled(selector, seconds))
         assert found == "absent"
-        assert selector.stalls == 0.0, "it did not stand still"
         assert cache.engine.breaker.failures == 0
 
     run_late(work)

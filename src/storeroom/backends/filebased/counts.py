@@ -52,7 +52,7 @@ def add_counts(environment: Any, slots: Slots, counters: Counters) -> int:
     """
     raw = counters.raw()
     counted = presented(raw)
-    if not counted or not counters.are_kept:
+    if environment is None or not counted or not counters.are_kept:  # the first, if it was closed just now
         return 0
     try:
         with environment.begin(write=True) as transaction:

@@ -256,9 +256,9 @@ class Environment(RecoveringEngine):
 
     def add_counts(self, seconds: float = 0.0) -> int:
         """Add this process's counters to those of all; return the evictions of all, or 0 if nothing was added."""
-        if (environment := self._environment) is not None:
+        if self._environment is not None:  # with no variable on it: a fork has the turn, and waits for all who hold it
             with contextlib.suppress(ReplacedError, TakenError), self.turns.taken(seconds):
-                return add_counts(environment, self.queues.slots, self.counters)
+                return add_counts(self._environment, self.queues.slots, self.counters)
         return 0
 
     def _open_and_begin(self, **how: bool) -> Any:
