@@ -650,7 +650,7 @@ def test_no_way_loses_an_object_or_a_reference(cache, way):
     gc.freeze()  # each look would go through all that other tests have left
 
     def used() -> list[int]:
-        for _ in range(300):
+        for _ in range(150):
             WAYS[way](cache, key, value)
         gc.collect()
         return [sys.getallocatedblocks(), *map(sys.getrefcount, held)]

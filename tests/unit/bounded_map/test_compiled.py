@@ -114,7 +114,7 @@ def test_it_does_as_the_insert_in_python(pattern, size, monkeypatch):
         monkeypatch.setattr(bounded_map, "ordinary_insert", counted)
     traffic = Traffic(pattern, size)
     compiled, in_python = traffic.maps
-    for number in range(4_000):
+    for number in range(2_000):
         traffic.step(number)
         assert numbers_of(compiled) == numbers_of(in_python), number
         if number % max(1, size // 10) == 0:
