@@ -26,12 +26,9 @@ from storeroom.serializers import build_codec
 from storeroom.storage import batches
 from storeroom.storage.envelope import Envelope, pack
 from storeroom.testing import FakeClock
+from tests.compiled import ENOUGH, left_behind, where_built
 
-#: Where there is no compiler, the functions in Python are all that there is. In CI there is one.
-compiled = pytest.mark.skipif(
-    not batches.IS_COMPILED and (not os.environ.get("CI") or os.environ.get("STOREROOM_PURE", "0") not in {"", "0"}),
-    reason="no functions in C were built, or they are switched off",
-)
+compiled = where_built(batches.IS_COMPILED)
 
 NAMES = ("encoded", "extent", "frames_of", "has_kind", "named", "picked", "renamed", "renewals", "values_of")
 
@@ -346,19 +343,7 @@ WAYS: dict[str, Callable[[], Any]] = {
 def test_no_way_loses_an_object_or_a_reference(way: str):
     """After hundreds of calls there are as many objects, and as many references to those passed, as before."""
     held = [*TEXTS, *TYPED, *FRAMES, *RECORDS, *NUMBERED, TEXTS, FRAMES, RECORDS, HITS, None, True, HAS_TO_BE_SEEN]
-    gc.freeze()  # each look would go through all that other tests have left
-
-    def used() -> list[int]:
-        for _ in range(300):
-            WAYS[way]()
-        gc.collect()
-        return [sys.getallocatedblocks(), *map(sys.getrefcount, held)]
-
-    _, *looks = [used() for _ in range(5)]
-    rounds = [[now - then for then, now in zip(*pair, strict=True)] for pair in itertools.pairwise(looks)]
-    # What is lost is lost in each round; another thread of the process allocates in some.
-    grown = [min(each) for each in zip(*rounds, strict=True)]
-    assert max(grown) < 100, grown
+    assert left_behind(WAYS[way], held) < ENOUGH
 
 
 @compiled

@@ -17,8 +17,9 @@ from storeroom.backends.filebased import FileBasedCache, queues, ring, slotfile,
 from storeroom.backends.filebased.records import LONGEST_FRAME
 from storeroom.eviction.share import PROVEN
 from storeroom.testing import FakeClock
+from tests.compiled import where_built
 
-compiled = pytest.mark.skipif(slots.compiled is None, reason="no compiled forms were built, or they are switched off")
+compiled = where_built(slots.compiled is not None)
 
 LAYOUT = (
     slotfile._COUNT, slotfile.IS_REPLACED, slotfile.ATTEMPT, slotfile.LOGGED, slotfile.NUMBERS.start,

@@ -20,6 +20,7 @@ from benchmarks.scale.loads import SPREADS, Load, LoadEffort, Target
 from benchmarks.scale.measuring import EFFORTS, PARTS, key_of, measure
 from benchmarks.scale.run import LARGEST, SIZES, Loaded, Results, sizes_up_to
 from tests.servers.databases import PostgreSQLServer, postgresql
+from tests.servers.process import missing
 from tests.servers.redis import RedisServer, redis_server
 
 __all__ = ["postgresql", "redis_server"]
@@ -193,8 +194,8 @@ def test_processes_yield_rates_and_times_of_each_mix(monkeypatch):
 @pytest.mark.slow
 def test_servers_yield_their_shares(monkeypatch):
     """Of three servers one gets most commands for a hot key, unless near tiers answer them."""
-    if cluster.lacks():
-        pytest.skip(f"{cluster.lacks()} is not installed")
+    if lacking := cluster.lacks():
+        missing(f"{lacking} is not installed")
     monkeypatch.setattr(cluster, "GROUPS", {"cluster of 3": 3})
     monkeypatch.setattr(cluster, "LOADS", {"one key": Load(writes=10, spread="one key")})
     hot = cluster.measure(ONE_ROUND, lambda *_: None)["one key"]
@@ -207,8 +208,8 @@ def test_servers_yield_their_shares(monkeypatch):
 @pytest.mark.slow
 def test_a_full_server_tells_what_commands_take(redis_server):
     """Reads, writes, and writes that eight near tiers hear of have a rate, and a processor time of the server."""
-    if cluster.lacks():
-        pytest.skip(f"{cluster.lacks()} is not installed")
+    if lacking := cluster.lacks():
+        missing(f"{lacking} is not installed")
     url = f"redis://127.0.0.1:{redis_server.port}/0"
     told = full.measure(url, ONE_ROUND, lambda: cluster.look_at([url]))
     assert list(told) == [full.READ, full.WRITE, full.TOLD]

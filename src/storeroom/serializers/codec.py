@@ -53,14 +53,15 @@ class OneByOne(ABC):
         start: int = 0, live: tuple[bytes, bytes] | None = None,
     ) -> tuple[dict[str, Any], int]:  # fmt: skip
         """Return the values by storage key, and how many more there are that cannot be read: see batches.left_of()."""
-        given, batches, values = (storage_keys, records, start, live), storage.batches, dict[str, Any]()
-        values, left = batches.values_of(*given, None) if self._reads_plain else (values, batches.left_of(*given))
-        if left:
-            values |= (read := self.read_each(left, start))
-            for storage_key in left.keys() - read.keys():
-                values.pop(storage_key, None)
-            return values, len(left) - len(read)
-        return values, 0
+        given, values = (storage_keys, records, start, live), dict[str, Any]()
+        if self._reads_plain:
+            values, left = storage.batches.values_of(*given, None)
+        else:
+            left = storage.batches.left_of(*given)
+        values |= (read := self.read_each(left, start) if left else {})
+        for storage_key in left.keys() - read.keys():
+            values.pop(storage_key, None)
+        return values, len(left) - len(read)
 
     def read_each(self, left: Mapping[str, bytes], start: int) -> dict[str, Any]:
         """Return the values by storage key, without those that cannot be read."""

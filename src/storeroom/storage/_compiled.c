@@ -9,6 +9,7 @@ of these. See docs/decisions/0025-compiled-hits.md. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
+#include "joined.h"
 
 #ifdef Py_GIL_DISABLED
 #error "This file relies on the interpreter's lock; a build without it keeps the functions in Python."
@@ -64,22 +65,6 @@ forgive(PyObject *kind)
 }
 
 /* Keys ------------------------------------------------------------------------------------------------------------- */
-
-/* Return one text after the other; most are ASCII, and take half of the time then. */
-static PyObject *
-joined(PyObject *head, PyObject *key)
-{
-    if (!PyUnicode_IS_COMPACT_ASCII(head) || !PyUnicode_IS_COMPACT_ASCII(key)) {
-        return PyUnicode_Concat(head, key);
-    }
-    Py_ssize_t before = PyUnicode_GET_LENGTH(head), behind = PyUnicode_GET_LENGTH(key);
-    PyObject *text = behind > PY_SSIZE_T_MAX - before ? PyErr_NoMemory() : PyUnicode_New(before + behind, 127);
-    if (text != NULL && before + behind > 0) {
-        memcpy(PyUnicode_1BYTE_DATA(text), PyUnicode_1BYTE_DATA(head), (size_t)before);
-        memcpy(PyUnicode_1BYTE_DATA(text) + before, PyUnicode_1BYTE_DATA(key), (size_t)behind);
-    }
-    return text;
-}
 
 /* named(head, keys) -> dict from storage keys to keys */
 static PyObject *

@@ -14,11 +14,12 @@ import pytest
 from storeroom.backends.locmem import LocMemCache
 from storeroom.eviction import ENCODED, BoundedMap, Pinned, bounded_map
 from storeroom.testing.isolation import engines_of_its_own
+from tests.compiled import where_built
 from tests.handles import MapInPython
 from tests.unit.bounded_map.looks import contents_of, numbers_of
 from tests.unit.bounded_map.maps import put
 
-built = pytest.mark.skipif(bounded_map.ordinary_insert is None, reason="no compiled insert was built, or it is off")
+built = where_built(bounded_map.ordinary_insert is not None)
 
 
 class Number:

@@ -123,17 +123,14 @@ class Slots(SlotFile):
 
     def begin(self, number: int) -> bool:
         """Begin the changes of the write transaction of this number; return False if all has to be made anew."""
-        if compiled is not None and compiled.begin(self.file, number):
-            if self.freed:
-                self.freed.clear()
-            return True
-        words = self.words
-        if (words[ATTEMPT] >> 2 != number - 1 or words[IS_REPLACED]) and not self.skip(number):
-            return False
-        words = self.words
-        words[_BACKUP] = self.numbers
-        words[LOGGED] = 0
-        words[ATTEMPT] = number << 2 | _IN_LOG
+        if compiled is None or not compiled.begin(self.file, number):
+            words = self.words
+            if (words[ATTEMPT] >> 2 != number - 1 or words[IS_REPLACED]) and not self.skip(number):
+                return False
+            words = self.words
+            words[_BACKUP] = self.numbers
+            words[LOGGED] = 0
+            words[ATTEMPT] = number << 2 | _IN_LOG
         if self.freed:
             self.freed.clear()
         return True

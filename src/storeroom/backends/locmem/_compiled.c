@@ -12,6 +12,7 @@ interpreter's lock keeps the methods in Python. See docs/decisions/0025-compiled
 
 #include "../../slots.h"
 #include "../../eviction/insert.h"
+#include "../../storage/joined.h"
 #include <time.h>
 
 #define LONGEST_TIMEOUT 1e11 /* as in storeroom.timeouts */
@@ -130,22 +131,6 @@ is_plain(State *state, PyObject *self)
     }
     Py_DECREF(overlay);
     return overlay == Py_None ? OURS : PYTHONS;
-}
-
-/* Return one text after the other; most are ASCII, and take half of the time then. */
-static PyObject *
-joined(PyObject *head, PyObject *key)
-{
-    if (!PyUnicode_IS_COMPACT_ASCII(head) || !PyUnicode_IS_COMPACT_ASCII(key)) {
-        return PyUnicode_Concat(head, key);
-    }
-    Py_ssize_t before = PyUnicode_GET_LENGTH(head), behind = PyUnicode_GET_LENGTH(key);
-    PyObject *text = behind > PY_SSIZE_T_MAX - before ? PyErr_NoMemory() : PyUnicode_New(before + behind, 127);
-    if (text != NULL && before + behind > 0) {
-        memcpy(PyUnicode_1BYTE_DATA(text), PyUnicode_1BYTE_DATA(head), (size_t)before);
-        memcpy(PyUnicode_1BYTE_DATA(text) + before, PyUnicode_1BYTE_DATA(key), (size_t)behind);
-    }
-    return text;
 }
 
 /* Return a new reference to f"{head}{key}"; NULL, and no error, if that is no mere concatenation. */
